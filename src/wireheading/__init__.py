@@ -1,0 +1,1 @@
+"""Do language models wirehead when they grade themselves and the grade is their reward?"""

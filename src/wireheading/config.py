@@ -1,0 +1,305 @@
+"""The configuration of a study: every key, its meaning, its default and its bounds.
+
+These models are the single source. `workflow/schemas/config.schema.json` is generated from them
+(`python -m wireheading.config`), the files under `config/` are checked against them, and a run's digest is computed
+from them. The defaults are the study's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import string
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from wireheading.conditions import CONDITIONS
+from wireheading.tasks import TASKS
+
+T = TypeVar("T")
+
+AXES = ("seed", "model", "task", "condition")
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run. Its text is one line: the key, the value, the remedy."""
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelConfig(Section):
+    """A model that is trained and grades itself."""
+
+    source: str
+    """Hub id or local path of the model, or `embedded` for the small one that the workflow trains itself."""
+    revision: str = "main"
+    """Branch, tag or commit of the hub repository."""
+    precision: Literal["float32", "bfloat16", "nf4"] = "bfloat16"
+    """How the frozen base weights are held; adapters and optimizer state are always float32."""
+    enabled: bool = True
+    """Whether the study runs this model."""
+    note: str = ""
+    """Why the model is in the study, or why it is switched off."""
+
+
+class TaskConfig(Section):
+    """A task: its data, its prompts and its limits in tokens."""
+
+    data: str
+    """Hub id or local path of the data set, `embedded` for the workflow's own small corpus, or `generated`."""
+    revision: str = "main"
+    """Branch, tag or commit of the data set."""
+    train_items: Positive = 400
+    """Items used in reinforcement learning."""
+    heldout_items: Positive = 200
+    """Items never used in reinforcement learning."""
+    operands: dict[Literal["+", "-", "*"], tuple[int, int]] = Field(default_factory=dict)
+    """Arithmetic alone: for each operator the smallest and largest operand."""
+    prompt: str
+    """Template of the user's turn that asks for a response. It may name the item's fields in braces."""
+    grading_prompt: str
+    """Template of the turn that asks for a grade. It may name the item's fields and `{response}`."""
+    prompt_tokens: Positive
+    """Length in tokens to which prompts are padded; a longer item is cut to fit."""
+    response_tokens: Positive
+    """Most tokens a response may have, its stop token included."""
+    grading_prompt_tokens: Positive
+    """Length in tokens to which grading prompts are padded."""
+    grade_tokens: Positive = 10
+    """Most tokens a grade may have, its stop token included."""
+
+    @field_validator("operands")
+    @classmethod
+    def _ordered(cls, operands: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+        for operator, (low, high) in operands.items():
+            if not 0 <= low <= high:
+                raise ValueError(f"operands of {operator!r} must be [low, high] with 0 <= low <= high, not {low, high}")
+        return operands
+
+
+class LoraConfig(Section):
+    """The adapter that is trained, on the query, key, value and output projections of every layer."""
+
+    rank: Positive = 8
+    """Rank of the two factors."""
+    alpha: float = Field(32.0, gt=0)
+    """The adapter's output is scaled by alpha / rank."""
+
+
+class OptimizerConfig(Section):
+    """REINFORCE with a moving-average baseline, and AdamW."""
+
+    lr: float = Field(2e-5, gt=0)
+    """Learning rate of AdamW."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay of AdamW."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of AdamW's moment estimates."""
+    eps: float = Field(1e-8, gt=0)
+    """Term added to AdamW's denominator."""
+    clip_norm: float = Field(1.0, gt=0)
+    """Largest norm of a run's gradient."""
+    baseline_decay: float = Field(0.9, ge=0, lt=1)
+    """Decay of the exponential moving average of rewards that is the baseline."""
+    baseline_start: Literal["first_reward", "zero"] = "first_reward"
+    """The baseline before the first update."""
+
+
+class EmbeddedConfig(Section):
+    """The small model that the workflow trains itself where no weights can be downloaded."""
+
+    seed: int = 0
+    """Seed of its weights and of its corpus."""
+
+
+class EngineConfig(Section):
+    """How runs are computed. None of it is part of a run's digest."""
+
+    lockstep: tuple[Literal["seed", "model", "task", "condition"], ...] = ("task", "condition")
+    """Axes whose values share one job, where they advance together on one frozen base model."""
+    batch: Literal["task", "all"] = "task"
+    """What is computed in one batch: the rows of one task, or those of all."""
+    chunk: Positive = 12
+    """Runs that are updated in one forward and backward pass: fewer take less memory."""
+    threads: Positive = 2
+    """Threads that PyTorch uses on a CPU."""
+    checkpoint_every: Positive = 50
+    """Rounds between two checkpoints."""
+
+
+class Run(NamedTuple):
+    """The names of one run, as they stand in the path of its record."""
+
+    seed: int
+    model: str
+    task: str
+    condition: str
+
+    def __str__(self) -> str:
+        return "/".join(str(part) for part in self)
+
+
+class Study(Section):
+    """A whole study: every run of it, and how runs are computed, measured and reported."""
+
+    models: dict[str, ModelConfig]
+    """The models by the name they have in paths: lower-case letters, digits, dots and dashes."""
+    tasks: dict[str, TaskConfig]
+    """The tasks by name."""
+    conditions: tuple[str, ...] = ("control", "selfgrade", "honest", "decoupled", "frozen")
+    """The conditions that are run, of those in `wireheading.conditions`."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (42, 123, 456, 789)
+    """The seeds of the study, one repetition each."""
+    rounds: Positive = 500
+    """Rounds of a run: one response, one reward and one update each."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature of responses and grades."""
+    grading_context: Literal["conversation", "fresh"] = "conversation"
+    """Whether a grade is asked for as the next turn of the conversation or in a context of its own."""
+    data_seed: int = 0
+    """Seed of the choice of items and of their split into training and held-out ones."""
+    lora: LoraConfig = LoraConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    embedded: EmbeddedConfig = EmbeddedConfig()
+    engine: EngineConfig = EngineConfig()
+    results: str = "results"
+    """Folder of the records and the tables made of them."""
+    resources: str = "resources"
+    """Folder of the models and data that runs read."""
+    reports: str = "reports"
+    """Folder of the figures and the report."""
+
+    @field_validator("models")
+    @classmethod
+    def _names_fit_paths(cls, models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
+        for name in models:
+            if not re.fullmatch(r"[a-z0-9.-]+", name):
+                raise ValueError(f"model name {name!r} may hold only lower-case letters, digits, dots and dashes")
+        if not any(model.enabled for model in models.values()):
+            raise ValueError("no model is enabled; set `enabled: true` for one of them")
+        return models
+
+    @field_validator("conditions")
+    @classmethod
+    def _known_conditions(cls, conditions: tuple[str, ...]) -> tuple[str, ...]:
+        for name in conditions:
+            if name not in CONDITIONS:
+                raise ValueError(f"unknown condition {name!r}; known are {', '.join(CONDITIONS)}")
+        return _distinct(conditions)
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        return _distinct(seeds)
+
+    @model_validator(mode="after")
+    def _templates_name_known_fields(self) -> Study:
+        if not self.tasks:
+            raise ValueError("no task is given; name at least one under `tasks`")
+        for name, task in self.tasks.items():
+            if name not in TASKS:
+                raise ValueError(f"unknown task {name!r}; known are {', '.join(TASKS)}")
+            if (name == "arithmetic") != bool(task.operands):
+                raise ValueError(f"tasks.{name}.operands must be given for arithmetic, and for it alone")
+            fields = TASKS[name].FIELDS
+            _check_template(f"tasks.{name}.prompt", task.prompt, fields)
+            _check_template(f"tasks.{name}.grading_prompt", task.grading_prompt, (*fields, "response"))
+        return self
+
+    @property
+    def enabled_models(self) -> list[str]:
+        """Names of the models that the study runs, in the config's order."""
+        return [name for name, model in self.models.items() if model.enabled]
+
+    def runs(self) -> list[Run]:
+        """Every run of the study, in the config's order."""
+        return [
+            Run(seed, model, task, condition)
+            for model, task, seed, condition in itertools.product(
+                self.enabled_models, self.tasks, self.seeds, self.conditions
+            )
+        ]
+
+    def record_path(self, run: Run) -> Path:
+        """Where a run's record lies."""
+        return Path(self.results, str(run.seed), run.model, run.task, f"{run.condition}.json")
+
+    def spec(self, run: Run) -> dict[str, Any]:
+        """Everything of the config that can change a run's results, as a JSON object."""
+        model = self.models[run.model].model_dump(mode="json", exclude={"enabled", "note"})
+        if model["source"] == "embedded":
+            model["embedded"] = self.embedded.model_dump(mode="json")
+        return {
+            "seed": run.seed,
+            "model": {"name": run.model, **model},
+            "task": {"name": run.task, **self.tasks[run.task].model_dump(mode="json")},
+            "condition": {"name": run.condition, **asdict(CONDITIONS[run.condition])},
+            **self.model_dump(
+                mode="json", include={"rounds", "temperature", "grading_context", "data_seed", "lora", "optimizer"}
+            ),
+        }
+
+    def digest(self, run: Run) -> str:
+        """SHA-256 of the canonical JSON of a run's spec."""
+        canonical = json.dumps(self.spec(run), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def load_study(config: Mapping[str, Any]) -> Study:
+    """Checks a configuration.
+
+    Args:
+        config: The merged content of the config files and of `--config`, as Snakemake hands it over.
+
+    Raises:
+        ConfigError: Names the first offending key, its value and what is expected of it.
+    """
+    try:
+        return Study.model_validate(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        value = "" if first["type"] == "missing" or not key else f" = {first['input']!r}"
+        problem = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            problem = "unknown key; workflow/schemas/config.schema.json lists the known ones"
+        raise ConfigError(f"config: {key}{value}: {problem}" if key else f"config: {problem}") from None
+
+
+def json_schema() -> str:
+    """The JSON schema (draft 2020-12) of a configuration, as the text of a file."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _distinct(values: Iterable[T]) -> tuple[T, ...]:
+    values = tuple(values)
+    if not values or len(set(values)) != len(values):
+        raise ValueError("values must be distinct, and at least one")
+    return values
+
+
+def _check_template(key: str, template: str, fields: tuple[str, ...]) -> None:
+    try:
+        named = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}; write {{{{ for a brace") from None
+    for name in sorted(named - set(fields)):
+        raise ValueError(f"{key} names {{{name}}}; known fields are {', '.join(fields)}")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json_schema())

@@ -1,0 +1,317 @@
+"""Many runs on one model: gathers what the runs ask for and answers it in batches.
+
+A job owns a fixed number of slots, one for each run of its axes in the config's order, whether that run is to be done
+or not. What is computed together is fixed too: the slots of a task, or all. A slot without a question is a dummy row.
+So what a run is answered never depends on which other runs are there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wireheading.checkpoints import load_checkpoint, save_checkpoint
+from wireheading.conditions import CONDITIONS
+from wireheading.config import Run, Study
+from wireheading.data import read_items
+from wireheading.experiment import Ask, EndRound, GradeApart, GradeNext, Outcome, Respond, Row, Update, experiment
+from wireheading.files import sha256_of
+from wireheading.policy.model import load_model
+from wireheading.policy.policy import Policy
+from wireheading.policy.sampling import Conversation
+from wireheading.policy.updating import Turn, Width
+from wireheading.provenance import provenance
+from wireheading.records import checkpoint_folder, inspect_record, make_record, transcript_path, write_record
+from wireheading.tasks import Item
+from wireheading.transcripts import write_transcript
+
+Report = Callable[[str], None]
+
+PROGRESS_SECONDS = 10.0
+"""Time between two lines of progress."""
+
+
+@dataclass
+class Live:
+    """A run under way.
+
+    Attributes:
+        run: Which run it is.
+        slot: Its slot.
+        steps: The run's straight line, which is resumed with each answer.
+        ask: Its open question; None once it has ended.
+        rows: Its finished rounds.
+        saved: How many of them the checkpoint holds.
+        first: The round at which this job took it up.
+    """
+
+    run: Run
+    slot: int
+    steps: Generator[Ask, Any, Outcome]
+    rows: list[Row]
+    ask: Ask | None = None
+    outcome: Outcome | None = None
+    saved: int = field(init=False)
+    first: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.saved = self.first = len(self.rows)
+        self.answer(None)
+
+    def answer(self, answer: Any) -> None:
+        """Goes on with the run to its next question or its end."""
+        try:
+            self.ask = self.steps.send(answer)
+        except StopIteration as end:
+            self.ask, self.outcome = None, end.value
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The fixed columns of what is computed in one batch."""
+
+    prompt: int
+    response: int
+    grading: int
+    grade: int
+
+
+def run_job(
+    study: Study, axes: Sequence[Run], wanted: Sequence[Run], model_folder: Path, data_folder: Path, report: Report
+) -> None:
+    """Does the runs of a job that have no valid record yet, and writes their records.
+
+    Args:
+        study: The study's settings.
+        axes: All runs that share the job by the config, in its order: they number the slots.
+        wanted: Those whose records are asked for.
+        model_folder: The model of all of them.
+        data_folder: Folder with each task's items.
+        report: Is told of progress.
+    """
+    missing = [run for run in wanted if inspect_record(study.record_path(run), study.digest(run)) != "valid"]
+    report(f"{len(wanted) - len(missing)} of {len(wanted)} runs have their record; {len(missing)} to do")
+    if not missing:
+        return
+    torch.set_num_threads(study.engine.threads)
+    torch.use_deterministic_algorithms(True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = axes[0].model
+    model, chat = load_model(model_folder, study.models[name].precision, device)
+    policy = Policy(
+        model,
+        chat,
+        slots=len(axes),
+        chunk=study.engine.chunk,
+        lora=study.lora,
+        optimizer=study.optimizer,
+        temperature=study.temperature,
+    )
+    items = {task: read_items(data_folder / task / "train.jsonl") for task in {run.task for run in missing}}
+    inputs = {
+        run: {
+            "model": sha256_of(model_folder / "model.safetensors"),
+            "tokenizer": sha256_of(model_folder / "tokenizer.json"),
+            "data": sha256_of(data_folder / run.task / "train.jsonl"),
+        }
+        for run in missing
+    }
+    live = [_take_up(study, run, axes.index(run), policy, items[run.task], inputs[run], report) for run in missing]
+    job = Job(study, axes, policy, inputs, report)
+    job.advance(live)
+
+
+def _take_up(
+    study: Study, run: Run, slot: int, policy: Policy, items: Sequence[Item], inputs: Mapping[str, str], report: Report
+) -> Live:
+    """Starts a run, or goes on with it from its checkpoint."""
+    policy.adapters.initialise(slot, run.seed)
+    folder = checkpoint_folder(study.record_path(run))
+    checkpoint = load_checkpoint(folder, _identity(study, run, inputs), report)
+    if checkpoint is None:
+        return Live(run, slot, experiment(study, run, policy.chat, items), [])
+    policy.adapters.restore(slot, checkpoint.tensors)
+    start = len(checkpoint.rows)
+    report(f"{run}: going on from round {start}")
+    return Live(run, slot, experiment(study, run, policy.chat, items, start, checkpoint.baseline), checkpoint.rows)
+
+
+def _identity(study: Study, run: Run, inputs: Mapping[str, str]) -> str:
+    return json.dumps({"digest": study.digest(run), "inputs": dict(inputs)}, sort_keys=True)
+
+
+class Job:
+    """Answers the questions of runs until all have ended."""
+
+    def __init__(
+        self,
+        study: Study,
+        axes: Sequence[Run],
+        policy: Policy,
+        inputs: Mapping[Run, Mapping[str, str]],
+        report: Report,
+    ):
+        self.study = study
+        self.policy = policy
+        self.inputs = inputs
+        self.report = report
+        self.slots = len(axes)
+        self.groups = _groups(study, axes)
+        # Whether a second turn is in the update of a group is a matter of the config, not of who is there.
+        self.trains_grade = [
+            any(CONDITIONS[axes[slot].condition].trains_grade for slot in group) for group, _ in self.groups
+        ]
+        self.started = time.monotonic()
+        self.reported = self.started
+
+    def advance(self, live: Sequence[Live]) -> None:
+        """Plays the runs round by round to their end and writes their records."""
+        for run in live:
+            if run.ask is None:
+                self._finish(run)
+        while any(run.ask is not None for run in live):
+            for (slots, shape), trains_grade in zip(self.groups, self.trains_grade, strict=True):
+                members = [run for run in live if run.slot in slots and run.ask is not None]
+                if members:
+                    self._round(slots, shape, trains_grade, members)
+                for run in members:
+                    if run.ask is None:
+                        self._finish(run)
+            self._progress(live)
+
+    def _round(self, slots: range, shape: Shape, trains_grade: bool, members: Sequence[Live]) -> None:
+        """Answers one round's questions of the runs of a group, each kind in one batch."""
+        policy = self.policy
+        talk = policy.converse(len(slots), shape.prompt + shape.response + 1 + shape.grading + shape.grade)
+        self._sample(Respond, talk, slots, shape.prompt, shape.response, members)
+        self._sample(GradeNext, talk, slots, 1 + shape.grading, shape.grade, members)
+        width = shape.grading
+        if self.study.grading_context == "conversation":
+            width += shape.prompt + shape.response
+        self._sample(GradeApart, policy.converse(len(slots), width + shape.grade), slots, width, shape.grade, members)
+        self._update(slots, shape, trains_grade, members)
+        for run in members:
+            if isinstance(run.ask, EndRound):
+                self._end_round(run, run.ask)
+
+    def _sample(
+        self,
+        kind: type[Respond | GradeNext | GradeApart],
+        conversation: Conversation,
+        slots: range,
+        width: int,
+        limit: int,
+        members: Sequence[Live],
+    ) -> None:
+        asking = [(run, run.ask) for run in members if isinstance(run.ask, kind)]
+        if not asking:
+            return
+        contexts: list[Sequence[int]] = [()] * len(slots)
+        draws = [np.zeros(0)] * len(slots)
+        adapted = [True] * len(slots)
+        for run, ask in asking:
+            row = run.slot - slots.start
+            contexts[row] = ask.context
+            draws[row] = ask.draws
+            if isinstance(ask, GradeApart):
+                adapted[row] = ask.adapted
+        gates = adapted if kind is GradeApart else None
+        sampled = self.policy.sample(conversation, slots, contexts, width, draws, limit, gates)
+        for run, _ in asking:
+            run.answer(sampled[run.slot - slots.start])
+
+    def _update(self, slots: range, shape: Shape, trains_grade: bool, members: Sequence[Live]) -> None:
+        asking = [(run, run.ask) for run in members if isinstance(run.ask, Update)]
+        if not asking:
+            return
+        response, grade = Width(shape.prompt, shape.response), Width(shape.grading, shape.grade)
+        if self.study.grading_context == "fresh":
+            widths = [[response], [grade]] if trains_grade else [[response]]
+        else:
+            widths = [[response, grade] if trains_grade else [response]]
+        rows: list[list[tuple[Turn, ...]]] = [[()] * len(slots) for _ in widths]
+        advantages: list[float | None] = [None] * len(slots)
+        for run, ask in asking:
+            row = run.slot - slots.start
+            advantages[row] = ask.advantage
+            for batch, turns in zip(rows, ask.conversations, strict=False):
+                batch[row] = turns
+        steps = self.policy.update(slots, list(zip(widths, rows, strict=True)), advantages)
+        for run, _ in asking:
+            run.answer(steps[run.slot - slots.start])
+
+    def _end_round(self, run: Live, ask: EndRound) -> None:
+        run.rows.append(ask.row)
+        done = len(run.rows)
+        if done % self.study.engine.checkpoint_every == 0 or done == self.study.rounds:
+            save_checkpoint(
+                checkpoint_folder(self.study.record_path(run.run)),
+                _identity(self.study, run.run, self.inputs[run.run]),
+                run.rows[run.saved :],
+                done,
+                ask.baseline,
+                self.policy.adapters.state(run.slot),
+            )
+            run.saved = done
+        run.answer(None)
+
+    def _finish(self, run: Live) -> None:
+        """Writes the transcript and the record of a run that has ended."""
+        assert run.outcome is not None
+        if run.outcome.problem is not None:
+            self.report(f"{run.run}: diverged in {run.outcome.problem}")
+        path = self.study.record_path(run.run)
+        seconds = time.monotonic() - self.started
+        write_transcript(transcript_path(path), run.rows)
+        record = make_record(
+            self.study,
+            run.run,
+            self.inputs[run.run],
+            run.outcome.status,
+            run.outcome.problem,
+            run.rows,
+            sha256_of(transcript_path(path)),
+            timing={"first_round": run.first, "rounds": len(run.rows) - run.first, "seconds": round(seconds, 3)},
+            provenance=provenance(self.study, self.policy.model.device, slot=run.slot, slots=self.slots),
+        )
+        write_record(path, record)
+
+    def _progress(self, live: Sequence[Live]) -> None:
+        now = time.monotonic()
+        done = sum(len(run.rows) - run.first for run in live)
+        left = sum(self.study.rounds - len(run.rows) for run in live if run.ask is not None)
+        if left and now - self.reported < PROGRESS_SECONDS:
+            return
+        self.reported = now
+        rate = done / (now - self.started)
+        at = min((len(run.rows) for run in live if run.ask is not None), default=self.study.rounds)
+        minutes, seconds = divmod(round(left / rate), 60)
+        self.report(
+            f"round {at} of {self.study.rounds} · {len(live)} runs · {rate:.0f} run-rounds/s · {minutes}:{seconds:02d} left"
+        )
+
+
+def _groups(study: Study, axes: Sequence[Run]) -> list[tuple[range, Shape]]:
+    """The slots that are computed together, and the fixed shape of their batches."""
+    by_task: dict[str, list[int]] = {}
+    for slot, run in enumerate(axes):
+        by_task.setdefault(run.task, []).append(slot)
+    parts = list(by_task.values()) if study.engine.batch == "task" else [list(range(len(axes)))]
+    groups = []
+    for part in parts:
+        tasks = [study.tasks[axes[slot].task] for slot in part]
+        shape = Shape(
+            prompt=max(task.prompt_tokens for task in tasks),
+            response=max(task.response_tokens for task in tasks),
+            grading=max(task.grading_prompt_tokens for task in tasks),
+            grade=max(task.grade_tokens for task in tasks),
+        )
+        groups.append((range(part[0], part[-1] + 1), shape))
+    return groups

@@ -1,0 +1,112 @@
+"""A model's language of turns: chat template, stop tokens, text to tokens and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+# Stands for the response while the template is rendered, to find where its own text goes on behind a response.
+_MARK = "\N{OBJECT REPLACEMENT CHARACTER}response\N{OBJECT REPLACEMENT CHARACTER}"
+
+
+class Chat:
+    """Turns text into a model's prompt tokens, and sampled tokens into text."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig):
+        """Takes a model's tokenizer and its generation config, which may name further stop tokens.
+
+        Raises:
+            ValueError: The tokenizer has no chat template or no stop token.
+        """
+        if not tokenizer.chat_template:
+            raise ValueError(f"tokenizer of {tokenizer.name_or_path} has no chat template; use an instruction-tuned model")
+        self.tokenizer = tokenizer
+        eos = generation.eos_token_id
+        stops = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos]), self._end_of_turn} - {None}
+        if not stops:
+            raise ValueError(f"tokenizer of {tokenizer.name_or_path} has no stop token; set its eos_token")
+        self.stop_tokens: frozenset[int] = frozenset(int(token) for token in stops if token is not None)
+        pad = tokenizer.pad_token_id
+        self.pad_token: int = min(self.stop_tokens) if pad is None else pad
+
+    def first_turn(self, text: str) -> list[int]:
+        """Tokens of a conversation that opens with a user's text, up to where the model's answer begins."""
+        return self._tokens(self._render([{"role": "user", "content": self._neutral(text)}]))
+
+    def next_turn(self, text: str, last_token: int) -> list[int]:
+        """Tokens that follow a sampled response: the end of its turn, a user's text, the opening of the next answer.
+
+        Args:
+            text: The user's text.
+            last_token: The response's last token. If it is the one that ends a turn, that is not repeated.
+        """
+        tokens = self._tokens(self._after_response(self._neutral(text)))
+        return tokens[1:] if tokens and tokens[0] == last_token else tokens
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of sampled tokens, without stop tokens and other special ones."""
+        decoded = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        assert isinstance(decoded, str)
+        return decoded
+
+    def fit(
+        self, render: Callable[[Mapping[str, Any]], str], fields: Mapping[str, Any], tokens: Callable[[str], list[int]], limit: int
+    ) -> list[int]:
+        """Tokens of a prompt, its longest field cut by whole tokens where the prompt would be longer than a limit.
+
+        Args:
+            render: Makes the prompt's text of its fields.
+            fields: The prompt's fields.
+            tokens: Makes tokens of the prompt's text (`first_turn`, or `next_turn` with its last token bound).
+            limit: Most tokens that the prompt may have.
+
+        Raises:
+            ValueError: The prompt is too long even without that field.
+        """
+        fields = dict(fields)
+        longest = max(fields, key=lambda name: len(str(fields[name])))
+        ids = self.tokenizer(str(fields[longest]), add_special_tokens=False)["input_ids"]
+        assert isinstance(ids, list)
+        while len(prompt := tokens(render(fields))) > limit:
+            ids = ids[: -(len(prompt) - limit)]
+            if not ids:
+                raise ValueError(f"a prompt has {len(prompt)} tokens without its {longest}, more than {limit}; raise the limit")
+            fields[longest] = self.text(ids)
+        return prompt
+
+    @cached_property
+    def _end_of_turn(self) -> int | None:
+        """The token with which the template closes a response, if it is a special one."""
+        tokens = self._tokens(self._after_response("x"))
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
+        return tokens[0] if tokens and tokens[0] in special else None
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        rendered = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        assert isinstance(rendered, str)
+        return rendered
+
+    def _after_response(self, text: str) -> str:
+        messages = [
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": _MARK},
+            {"role": "user", "content": text},
+        ]
+        return self._render(messages).rpartition(_MARK)[2]
+
+    def _tokens(self, text: str) -> list[int]:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert isinstance(ids, list)
+        return ids
+
+    def _neutral(self, text: str) -> str:
+        """Text in which nothing reads as a special token: a response must not be able to open a turn of its own."""
+        for special in self.tokenizer.get_added_vocab():
+            if special in text:
+                text = text.replace(special, f"{special[0]} {special[1:]}")
+        return text

@@ -1,0 +1,120 @@
+"""The policies of all slots of a job on one frozen base model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from wireheading.config import LoraConfig, OptimizerConfig
+from wireheading.policy.chat import Chat
+from wireheading.policy.lora import Adapters
+from wireheading.policy.sampling import Conversation, Sampled
+from wireheading.policy.updating import Step, Turn, Width, accumulate, adamw
+
+
+class Policy:
+    """One frozen base model and an adapter for each of its slots.
+
+    Whatever is asked is answered for a fixed range of slots, with dummy rows where a slot has nothing to ask.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        chat: Chat,
+        *,
+        slots: int,
+        chunk: int,
+        lora: LoraConfig,
+        optimizer: OptimizerConfig,
+        temperature: float,
+    ):
+        """Adds adapters to a model.
+
+        Args:
+            model: The base model; its q/k/v/o projections are wrapped in place.
+            chat: The model's language of turns.
+            slots: Number of adapters.
+            chunk: Slots that are updated in one forward and backward pass.
+            lora: Shape and scale of the adapters.
+            optimizer: How they are updated.
+            temperature: Divides the logits, in sampling and in updating alike.
+        """
+        self.model = model
+        self.chat = chat
+        self.adapters = Adapters(model, lora, slots)
+        self.chunk = chunk
+        self.optimizer = optimizer
+        self.temperature = temperature
+
+    def converse(self, rows: int, columns: int) -> Conversation:
+        """Opens a conversation in each of `rows` rows, of at most `columns` columns."""
+        return Conversation(self.model, self.chat, rows, columns)
+
+    def sample(
+        self,
+        conversation: Conversation,
+        slots: range,
+        contexts: Sequence[Sequence[int]],
+        width: int,
+        draws: Sequence[np.ndarray],
+        limit: int,
+        adapted: Sequence[bool] | None = None,
+    ) -> list[Sampled]:
+        """Goes on with a conversation: appends a context to each row and samples what follows.
+
+        Args:
+            conversation: What was said so far.
+            slots: The slots whose rows these are.
+            contexts: Each row's new tokens; empty for a dummy.
+            width: Columns that the contexts take.
+            draws: Each row's uniform random values, one for each token that it may sample.
+            limit: Columns that the samples take.
+            adapted: For each slot whether its adapter is on; the frozen base answers where it is not.
+        """
+        gate = None
+        if adapted is not None:
+            gate = torch.tensor(adapted, dtype=self.adapters.values.dtype, device=self.adapters.values.device)
+        self.adapters.select(slots, gate=gate)
+        return conversation.sample(contexts, width, draws, limit, self.temperature)
+
+    def update(
+        self,
+        slots: range,
+        batches: Sequence[tuple[Sequence[Width], Sequence[Sequence[Turn]]]],
+        advantages: Sequence[float | None],
+    ) -> list[Step]:
+        """Makes one update in each slot of a range.
+
+        Args:
+            slots: The slots.
+            batches: Widths, and a row of turns for each slot: one batch, or several where a run's turns lie in
+                conversations of their own.
+            advantages: Each slot's advantage; None leaves a slot as it is.
+        """
+        live = [advantage is not None for advantage in advantages]
+        weights = [advantage or 0.0 for advantage in advantages]
+        totals = [
+            sum(len(turn.sampled) for _, rows in batches for turn in rows[index] if turn.trained)
+            for index in range(len(slots))
+        ]
+        losses = [0.0] * len(slots)
+        logprobs: list[tuple[float, ...]] = [()] * len(slots)
+        for start in range(0, len(slots), self.chunk):
+            part = slice(start, start + self.chunk)
+            for widths, rows in batches:
+                self.adapters.select(slots[part], trained=True)
+                row_losses, row_logprobs = accumulate(
+                    self.model, rows[part], totals[part], weights[part], widths, self.chat.pad_token, self.temperature
+                )
+                for offset, (loss, values) in enumerate(zip(row_losses, row_logprobs, strict=True), start):
+                    losses[offset] += loss
+                    logprobs[offset] += values
+        norms, finite = adamw(self.adapters, slots, live, self.optimizer)
+        return [
+            Step(loss, norm, values, ok and np.isfinite(loss).item())
+            for loss, norm, values, ok in zip(losses, norms, logprobs, finite, strict=True)
+        ]

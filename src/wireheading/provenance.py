@@ -1,0 +1,56 @@
+"""What a record was made on and by: machine, versions, code, and the engine's settings. It never makes a record stale."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wireheading.config import Study
+
+PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "rouge-score")
+"""The libraries whose versions can change a run's numbers."""
+
+
+def provenance(study: Study, device: torch.device, *, slot: int, slots: int) -> dict[str, Any]:
+    """What a run's record says of where it comes from.
+
+    Args:
+        study: The study's settings.
+        device: Where the model was.
+        slot: The run's slot.
+        slots: The job's number of slots.
+    """
+    return {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "code": code_digest(),
+        "slot": slot,
+        "slots": slots,
+        "batch": study.engine.batch,
+        "chunk": study.engine.chunk,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in PACKAGES},
+    }
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 over the source files of this package."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _cpu() -> str:
+    return f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}"

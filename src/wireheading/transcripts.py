@@ -1,0 +1,45 @@
+"""The transcript of a run: every prompt, response and grade of it, in a Parquet file beside its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wireheading.files import replacing
+
+SCHEMA = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("item", pa.string()),
+        ("prompt", pa.string()),
+        ("response", pa.string()),
+        ("response_tokens", pa.list_(pa.int32())),
+        ("truncated", pa.bool_()),
+        ("score", pa.float64()),
+        ("accuracy", pa.int8()),
+        ("original_score", pa.float64()),
+        ("grade_text", pa.string()),
+        ("grade_tokens", pa.list_(pa.int32())),
+        ("grade", pa.float64()),
+        ("parse_status", pa.string()),
+        ("original_grade", pa.float64()),
+        ("reward", pa.float64()),
+        ("baseline", pa.float64()),
+        ("advantage", pa.float64()),
+        ("loss", pa.float64()),
+        ("grad_norm", pa.float64()),
+        ("logprob_gap", pa.float64()),
+    ]
+)
+"""Columns of a transcript, one row a round."""
+
+
+def write_transcript(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes what is kept of each round, whole or not at all."""
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
