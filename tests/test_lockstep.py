@@ -1,0 +1,226 @@
+"""The contract: a run's record does not depend on its neighbours, on which runs were missing, or on interruptions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from toys import save_toy
+
+from wireheading import lockstep
+from wireheading.config import Run, Study, load_study
+from wireheading.files import sha256_of
+from wireheading.lockstep import Job, run_job
+from wireheading.records import ROUND_ARRAYS, checkpoint_folder, read_record, transcript_path
+
+ROUNDS = 7
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and items of two tasks."""
+    folder = tmp_path_factory.mktemp("toy")
+    save_toy(folder / "model")
+    for task, items in {
+        "arithmetic": [{"id": f"a{i}", "question": f"{i} + 1", "answer": i + 1} for i in range(5)],
+        "sentiment": [{"id": f"s{i}", "text": "good " * (i + 1), "label": "positive"} for i in range(5)],
+    }.items():
+        path = folder / "data" / task / "train.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return folder
+
+
+def make_study(results: Path, **changes: Any) -> Study:
+    limits = {"prompt_tokens": 24, "response_tokens": 5, "grading_prompt_tokens": 12, "grade_tokens": 3}
+    return load_study(
+        {
+            "models": {"toy": {"source": "toy", "precision": "float32"}},
+            "tasks": {
+                "arithmetic": {
+                    "data": "generated",
+                    "operands": {"+": [0, 9]},
+                    "prompt": "{question}=",
+                    "grading_prompt": "ok?",
+                    **limits,
+                },
+                "sentiment": {"data": "embedded", "prompt": "{text}?", "grading_prompt": "ok?", **limits},
+            },
+            "seeds": [1, 2],
+            "conditions": ["control", "selfgrade", "honest", "decoupled", "frozen"],
+            "rounds": ROUNDS,
+            "optimizer": {"lr": 0.01},
+            "engine": {"lockstep": ["seed", "task", "condition"], "threads": 1, "checkpoint_every": 3, "chunk": 4},
+            "results": str(results),
+        }
+        | changes
+    )
+
+
+def run_all(study: Study, toy: Path, wanted: Sequence[Run] | None = None) -> None:
+    runs = study.runs()
+    run_job(study, runs, runs if wanted is None else wanted, toy / "model", toy / "data", lambda _: None)
+
+
+def science(study: Study, run: Run) -> bytes:
+    """A record's bytes but for timing and provenance, and its transcript's."""
+    lines = study.record_path(run).read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith((b'"timing"', b'"provenance"'))]
+    assert len(kept) == len(lines) - 2
+    return b"".join(kept) + transcript_path(study.record_path(run)).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    study = make_study(tmp_path_factory.mktemp("undisturbed"))
+    run_all(study, toy)
+    return study
+
+
+def same(study: Study, undisturbed: Study, runs: Sequence[Run]) -> None:
+    for run in runs:
+        assert science(study, run) == science(undisturbed, run), run
+
+
+def test_records_are_whole_and_true_to_the_conditions(undisturbed: Study) -> None:
+    for run in undisturbed.runs():
+        record = read_record(undisturbed.record_path(run), undisturbed.digest(run))
+        assert record["status"] == "complete"
+        assert all(len(record[name]) == ROUNDS for name in ROUND_ARRAYS)
+        grades = [0.0 if grade is None else grade for grade in record["grades"]]
+        if run.condition in ("selfgrade", "frozen"):
+            assert record["rewards"] == grades
+        else:
+            assert record["rewards"] == record["scores"]
+        assert (set(record["parse_status"]) == {"not_asked"}) == (run.condition == "control")
+        assert max(record["logprob_gaps"]) < 1e-4
+        transcript = transcript_path(undisturbed.record_path(run))
+        assert record["transcript"]["sha256"] == sha256_of(transcript)
+        table = pd.read_parquet(transcript)
+        assert table["reward"].tolist() == record["rewards"]
+        # Conditions of a seed are paired: the same items and the same first response.
+        control = undisturbed.record_path(run._replace(condition="control"))
+        assert table["item"].tolist() == pd.read_parquet(transcript_path(control))["item"].tolist()
+        assert table["response"][0] == pd.read_parquet(transcript_path(control))["response"][0]
+
+
+def test_the_baseline_is_a_moving_average_from_the_first_reward(undisturbed: Study) -> None:
+    for run in undisturbed.runs():
+        record = read_record(undisturbed.record_path(run), undisturbed.digest(run))
+        baseline = record["rewards"][0]
+        for reward, recorded, advantage in zip(
+            record["rewards"], record["baselines"], record["advantages"], strict=True
+        ):
+            assert recorded == baseline
+            assert advantage == reward - baseline
+            baseline = 0.9 * baseline + (1 - 0.9) * reward
+
+
+@pytest.mark.parametrize("kept", [[7], [0, 19], [3, 4, 5, 6, 12]])
+def test_redoing_some_runs_gives_the_same_bytes(undisturbed: Study, toy: Path, tmp_path: Path, kept: list[int]) -> None:
+    study = make_study(tmp_path)
+    runs = [study.runs()[index] for index in kept]
+    run_all(study, toy, runs)
+    same(study, undisturbed, runs)
+    assert len(list(tmp_path.rglob("*.json"))) == len(kept)
+
+
+def test_a_killed_job_goes_on_to_the_same_bytes(
+    undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(tmp_path)
+    kept_rounds = 0
+    for _ in range(2 * ROUNDS):
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(Job, "_progress", killer(after=3))
+                run_all(study, toy)
+            break
+        except KeyboardInterrupt:
+            kept_rounds += 1
+    assert kept_rounds > 0
+    same(study, undisturbed, study.runs())
+    first = read_record(study.record_path(study.runs()[0]), study.digest(study.runs()[0]))
+    assert first["timing"]["first_round"] == 6, "the last invocation went on from the last checkpoint"
+
+
+def killer(after: int) -> Callable[..., None]:
+    calls = 0
+
+    def progress(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == after:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_runs_at_different_rounds_advance_together(
+    undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another order of arrival: some runs go on from a checkpoint while others begin."""
+    study = make_study(tmp_path)
+    early = study.runs()[::2]
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "_progress", killer(after=5))
+        with pytest.raises(KeyboardInterrupt):
+            run_all(study, toy, early)
+    run_all(study, toy)
+    same(study, undisturbed, study.runs())
+
+
+def test_a_finished_run_is_not_run_again_before_its_record_is_believed(undisturbed: Study, toy: Path, tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    run = study.runs()[1]
+    run_all(study, toy, [run])
+    study.record_path(run).unlink()
+    assert checkpoint_folder(study.record_path(run)).exists()
+    run_all(study, toy, [run])
+    same(study, undisturbed, [run])
+    assert read_record(study.record_path(run), study.digest(run))["timing"]["rounds"] == 0
+
+
+def test_a_run_that_diverges_is_an_outcome_and_its_neighbours_go_on(
+    undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(tmp_path)
+    victim = 6
+    update = lockstep.Policy.update
+
+    def poisoned(self: Any, slots: range, *rest: Any) -> Any:
+        steps = update(self, slots, *rest)
+        if victim in slots and int(self.adapters.steps[victim]) == 3:
+            self.adapters.values[victim] = torch.nan
+        return steps
+
+    monkeypatch.setattr(lockstep.Policy, "update", poisoned)
+    run_all(study, toy)
+    runs = study.runs()
+    record = read_record(study.record_path(runs[victim]), study.digest(runs[victim]))
+    assert record["status"] == "diverged"
+    assert record["problem"] == "round 3: the logits of the response were not finite"
+    assert record["rounds"] == len(record["rewards"]) == 3
+    same(study, undisturbed, [run for run in runs if run != runs[victim]])
+
+
+@pytest.mark.parametrize("changes", [{"grading_context": "fresh"}, {"engine": {"batch": "all", "threads": 1}}])
+def test_other_ways_to_ask_and_to_batch_keep_the_contract(toy: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    if "grading_context" in changes:
+        tasks = make_study(tmp_path).model_dump()["tasks"]
+        for task in tasks.values():
+            task |= {"grading_prompt": "{response} ok?", "grading_prompt_tokens": 24}
+        changes = {**changes, "tasks": tasks}
+    whole, part = make_study(tmp_path / "whole", **changes), make_study(tmp_path / "part", **changes)
+    run_all(whole, toy)
+    runs = whole.runs()[3:15:4]
+    run_all(part, toy, runs)
+    same(part, whole, runs)
+    for run in whole.runs():
+        record = read_record(whole.record_path(run), whole.digest(run))
+        assert max(record["logprob_gaps"]) < 1e-4
