@@ -15,7 +15,7 @@ def save(folder: Path, start: int, stop: int) -> None:
 
 
 def rounds(folder: Path, said: list[str] | None = None, identity: str = "identity") -> int | None:
-    checkpoint = load_checkpoint(folder, identity, [].append if said is None else said.append)
+    checkpoint = load_checkpoint(folder, identity, print if said is None else said.append)
     if checkpoint is None:
         return None
     done = len(checkpoint.rows)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from toys import save_toy
 
-from wireheading import lockstep
 from wireheading.config import Run, Study, load_study
 from wireheading.files import sha256_of
 from wireheading.lockstep import Job, run_job
+from wireheading.policy.policy import Policy
 from wireheading.records import ROUND_ARRAYS, checkpoint_folder, read_record, transcript_path
 
 ROUNDS = 7
@@ -26,10 +26,11 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model and items of two tasks."""
     folder = tmp_path_factory.mktemp("toy")
     save_toy(folder / "model")
-    for task, items in {
+    data: dict[str, list[dict[str, Any]]] = {
         "arithmetic": [{"id": f"a{i}", "question": f"{i} + 1", "answer": i + 1} for i in range(5)],
         "sentiment": [{"id": f"s{i}", "text": "good " * (i + 1), "label": "positive"} for i in range(5)],
-    }.items():
+    }
+    for task, items in data.items():
         path = folder / "data" / task / "train.jsonl"
         path.parent.mkdir(parents=True)
         path.write_text("".join(json.dumps(item) + "\n" for item in items))
@@ -37,7 +38,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_study(results: Path, **changes: Any) -> Study:
-    limits = {"prompt_tokens": 24, "response_tokens": 5, "grading_prompt_tokens": 12, "grade_tokens": 3}
+    limits: dict[str, int] = {"prompt_tokens": 24, "response_tokens": 5, "grading_prompt_tokens": 12, "grade_tokens": 3}
     return load_study(
         {
             "models": {"toy": {"source": "toy", "precision": "float32"}},
@@ -175,7 +176,9 @@ def test_runs_at_different_rounds_advance_together(
     same(study, undisturbed, study.runs())
 
 
-def test_a_finished_run_is_not_run_again_before_its_record_is_believed(undisturbed: Study, toy: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_run_again_before_its_record_is_believed(
+    undisturbed: Study, toy: Path, tmp_path: Path
+) -> None:
     study = make_study(tmp_path)
     run = study.runs()[1]
     run_all(study, toy, [run])
@@ -191,15 +194,15 @@ def test_a_run_that_diverges_is_an_outcome_and_its_neighbours_go_on(
 ) -> None:
     study = make_study(tmp_path)
     victim = 6
-    update = lockstep.Policy.update
+    update = Policy.update
 
     def poisoned(self: Any, slots: range, *rest: Any) -> Any:
         steps = update(self, slots, *rest)
         if victim in slots and int(self.adapters.steps[victim]) == 3:
-            self.adapters.values[victim] = torch.nan
+            self.adapters.values[victim].fill_(torch.nan)
         return steps
 
-    monkeypatch.setattr(lockstep.Policy, "update", poisoned)
+    monkeypatch.setattr(Policy, "update", poisoned)
     run_all(study, toy)
     runs = study.runs()
     record = read_record(study.record_path(runs[victim]), study.digest(runs[victim]))

@@ -17,13 +17,15 @@ FAMILIES = ["llama", "mistral", "mistral-window", "gemma2", "qwen3"]
 WIDTHS = [Width(8, 5), Width(7, 4)]
 
 
-def make_policy(slots: int, *, family: str = "llama", dtype: torch.dtype = torch.float64, chunk: int = 4, lr: float = 1e-2) -> Policy:
+def make_policy(
+    slots: int, *, family: str = "llama", dtype: torch.dtype = torch.float64, chunk: int = 4, lr: float = 1e-2
+) -> Policy:
     policy = Policy(
         toy_model(family, dtype),
         toy_chat(),
         slots=slots,
         chunk=chunk,
-        lora=LoraConfig(rank=3, alpha=7.0),
+        lora=LoraConfig(rank=3, alpha=7),
         optimizer=OptimizerConfig(lr=lr),
         temperature=0.8,
     )
@@ -66,7 +68,8 @@ def test_cached_sampling_and_the_update_see_the_same_policy_as_a_plain_forward_p
         policy.adapters.select(range(slot, slot + 1))
         # Neither padding nor a cache nor a mask of ours.
         plain = torch.log_softmax(policy.model(whole, use_cache=False).logits[0].double() / 0.8, dim=-1)
-        positions, at = [], 0
+        positions: list[int] = []
+        at = 0
         for turn in turns:
             at += len(turn.context)
             positions += range(at, at + len(turn.sampled))
@@ -95,7 +98,8 @@ def test_one_run_is_peft_and_torch_adamw(tmp_path: Path) -> None:
         step = policy.update(range(3), [(WIDTHS, rows)], list(advantages))[slot]
 
         tokens = [token for turn in rows[slot] for token in turn.context + turn.sampled]
-        positions, at = [], 0
+        positions: list[int] = []
+        at = 0
         for turn in rows[slot]:
             at += len(turn.context)
             positions += range(at, at + len(turn.sampled))
@@ -175,7 +179,9 @@ def test_the_base_model_speaks_where_an_adapter_is_off() -> None:
     policy = make_policy(3)
     plain = policy.sample(policy.converse(3, 9), range(3), [(5, 6)] * 3, 4, [np.full(5, 0.4)] * 3, 5)
     stir(policy)
-    gated = policy.sample(policy.converse(3, 9), range(3), [(5, 6)] * 3, 4, [np.full(5, 0.4)] * 3, 5, [True, False, True])
+    gated = policy.sample(
+        policy.converse(3, 9), range(3), [(5, 6)] * 3, 4, [np.full(5, 0.4)] * 3, 5, [True, False, True]
+    )
     assert gated[1] == plain[1]
     assert gated[0] != plain[0]
     assert gated[2] != plain[2]
@@ -209,7 +215,9 @@ def test_drawing_inverts_the_cumulative_distribution() -> None:
 def test_sampling_ends_at_stop_tokens_and_at_the_limit() -> None:
     policy = make_policy(2)
     policy.chat.stop_tokens = frozenset(range(4, 130))
-    said = policy.sample(policy.converse(2, 24), range(2), [(5,), (9, 9)], 4, [np.random.default_rng(5).random(20)] * 2, 20)
+    said = policy.sample(
+        policy.converse(2, 24), range(2), [(5,), (9, 9)], 4, [np.random.default_rng(5).random(20)] * 2, 20
+    )
     for sample in said:
         assert sample.stopped
         assert sample.tokens[-1] in policy.chat.stop_tokens

@@ -38,7 +38,7 @@ def test_what_is_written_is_read(path: Path) -> None:
     checksum = read["provenance"].pop("sha256")
     assert len(checksum) == 64
     assert read == record()
-    assert list(read)[0] == "digest"
+    assert next(iter(read)) == "digest"
     assert inspect_record(path, DIGEST) == "valid"
 
 

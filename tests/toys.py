@@ -1,21 +1,25 @@
-"""Toy models and tokenizers, made in a moment: for tests of everything that does not need a model that knows something."""
+"""Toy models and tokenizers, made in a moment: for tests of all that does not need a model that knows something."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoModelForCausalLM,
     Gemma2Config,
     GenerationConfig,
     LlamaConfig,
     MistralConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen3Config,
 )
-from transformers import AutoModelForCausalLM
+
 from wireheading.policy.chat import Chat
 
 CHAT_TEMPLATE = (
@@ -24,7 +28,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
@@ -57,19 +61,21 @@ def toy_tokenizer() -> PreTrainedTokenizerFast:
 def toy_model(family: str = "llama", dtype: torch.dtype = torch.float64, seed: int = 0) -> PreTrainedModel:
     """A model of a family's architecture with random weights that are large enough to say different things."""
     shape = {**SHAPE, "vocab_size": len(toy_tokenizer()), "pad_token_id": 0, "eos_token_id": 3, "bos_token_id": None}
-    config = {
+    families: dict[str, Callable[[], PretrainedConfig]] = {
         "llama": lambda: LlamaConfig(**shape),
         "mistral": lambda: MistralConfig(**shape, sliding_window=None),
         "mistral-window": lambda: MistralConfig(**shape, sliding_window=9),
         "gemma2": lambda: Gemma2Config(**shape, sliding_window=9, query_pre_attn_scalar=8),
         "qwen3": lambda: Qwen3Config(**shape),
-    }[family]()
+    }
+    config = families[family]()
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    for name, parameter in model.named_parameters():
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    for parameter in model.parameters():
         if parameter.ndim == 2:
             torch.nn.init.normal_(parameter, std=0.3)
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False).eval()
+    return model
 
 
 def toy_chat() -> Chat:

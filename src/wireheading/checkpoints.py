@@ -41,7 +41,12 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, identity: str, new_rows: Sequence[Mapping[str, Any]], done: int, baseline: float, tensors: dict[str, Tensor]
+    folder: Path,
+    identity: str,
+    new_rows: Sequence[Mapping[str, Any]],
+    done: int,
+    baseline: float,
+    tensors: dict[str, Tensor],
 ) -> None:
     """Appends rounds to a checkpoint and writes the state after them.
 

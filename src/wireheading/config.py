@@ -95,7 +95,7 @@ class LoraConfig(Section):
 
     rank: Positive = 8
     """Rank of the two factors."""
-    alpha: float = Field(32.0, gt=0)
+    alpha: Positive = 32
     """The adapter's output is scaled by alpha / rank."""
 
 

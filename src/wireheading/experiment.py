@@ -114,7 +114,7 @@ def experiment(
             return Outcome("diverged", f"round {round_}: the logits of the response were not finite")
         response_text = chat.text(response.tokens)
         sampled = [response]
-        conversations = ((Turn(prompt, response.tokens, trained=True),),)
+        conversations: tuple[tuple[Turn, ...], ...] = ((Turn(prompt, response.tokens, trained=True),),)
 
         grade, grade_text = Grade(None, "not_asked"), None
         if condition.grader != "none":
@@ -175,7 +175,9 @@ def prompt_tokens(study: Study, task_name: str, chat: Chat, item: Item) -> Token
     task, config = TASKS[task_name], study.tasks[task_name]
     fields = {name: item[name] for name in task.FIELDS}
     return tuple(
-        chat.fit(lambda cut: render_prompt(config.prompt, cut, task.FIELDS), fields, chat.first_turn, config.prompt_tokens)
+        chat.fit(
+            lambda cut: render_prompt(config.prompt, cut, task.FIELDS), fields, chat.first_turn, config.prompt_tokens
+        )
     )
 
 

@@ -293,9 +293,8 @@ class Job:
         rate = done / (now - self.started)
         at = min((len(run.rows) for run in live if run.ask is not None), default=self.study.rounds)
         minutes, seconds = divmod(round(left / rate), 60)
-        self.report(
-            f"round {at} of {self.study.rounds} · {len(live)} runs · {rate:.0f} run-rounds/s · {minutes}:{seconds:02d} left"
-        )
+        where = f"round {at} of {self.study.rounds}"
+        self.report(f"{where} · {len(live)} runs · {rate:.0f} run-rounds/s · {minutes}:{seconds:02d} left")
 
 
 def _groups(study: Study, axes: Sequence[Run]) -> list[tuple[range, Shape]]:

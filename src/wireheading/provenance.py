@@ -1,4 +1,4 @@
-"""What a record was made on and by: machine, versions, code, and the engine's settings. It never makes a record stale."""
+"""What a record was made on and by: machine, versions, code and engine settings. It never makes a record stale."""
 
 from __future__ import annotations
 

@@ -22,7 +22,9 @@ class Chat:
             ValueError: The tokenizer has no chat template or no stop token.
         """
         if not tokenizer.chat_template:
-            raise ValueError(f"tokenizer of {tokenizer.name_or_path} has no chat template; use an instruction-tuned model")
+            raise ValueError(
+                f"tokenizer of {tokenizer.name_or_path} has no chat template; use an instruction-tuned model"
+            )
         self.tokenizer = tokenizer
         eos = generation.eos_token_id
         stops = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos]), self._end_of_turn} - {None}
@@ -53,7 +55,11 @@ class Chat:
         return decoded
 
     def fit(
-        self, render: Callable[[Mapping[str, Any]], str], fields: Mapping[str, Any], tokens: Callable[[str], list[int]], limit: int
+        self,
+        render: Callable[[Mapping[str, Any]], str],
+        fields: Mapping[str, Any],
+        tokens: Callable[[str], list[int]],
+        limit: int,
     ) -> list[int]:
         """Tokens of a prompt, its longest field cut by whole tokens where the prompt would be longer than a limit.
 
@@ -73,7 +79,9 @@ class Chat:
         while len(prompt := tokens(render(fields))) > limit:
             ids = ids[: -(len(prompt) - limit)]
             if not ids:
-                raise ValueError(f"a prompt has {len(prompt)} tokens without its {longest}, more than {limit}; raise the limit")
+                raise ValueError(
+                    f"a prompt has {len(prompt)} tokens without its {longest}, more than {limit}; raise the limit"
+                )
             fields[longest] = self.text(ids)
         return prompt
 

@@ -75,7 +75,9 @@ class Adapters:
             if name.rsplit(".", 1)[-1] in TARGETS and isinstance(module, nn.Linear)
         }
         if not targets:
-            raise ValueError(f"{type(model).__name__} has no {'/'.join(TARGETS)} linear layers to adapt; use another model")
+            raise ValueError(
+                f"{type(model).__name__} has no {'/'.join(TARGETS)} linear layers to adapt; use another model"
+            )
         parameter = next(model.parameters())
         dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
         self.config = config

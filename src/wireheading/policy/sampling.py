@@ -43,10 +43,12 @@ class KeyValueCache:
         self.stop = 0
         self._layers: list[tuple[Tensor, Tensor]] = []
 
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, keys: Tensor, values: Tensor, layer: int, *_args: object, **_kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Writes a layer's new keys and values and returns all up to the last written column."""
         if layer == len(self._layers):
-            rows, heads, _, size = keys.shape
+            rows, heads, _new, size = keys.shape
             zeros = keys.new_zeros(rows, heads, self.columns, size)
             self._layers.append((zeros, zeros.clone()))
         held = self._layers[layer]

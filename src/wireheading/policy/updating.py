@@ -136,7 +136,9 @@ def accumulate(
 
 
 @torch.no_grad()
-def adamw(adapters: Adapters, slots: range, live: Sequence[bool], config: OptimizerConfig) -> tuple[list[float], list[bool]]:
+def adamw(
+    adapters: Adapters, slots: range, live: Sequence[bool], config: OptimizerConfig
+) -> tuple[list[float], list[bool]]:
     """Clips the gradients of a range of slots, each by its own norm, and makes a step of AdamW in each.
 
     The step is that of `torch.optim.AdamW` (Loshchilov & Hutter 2019), the clipping that of
