@@ -79,7 +79,8 @@ class Policy:
         if adapted is not None:
             gate = torch.tensor(adapted, dtype=self.adapters.values.dtype, device=self.adapters.values.device)
         self.adapters.select(slots, gate=gate)
-        return conversation.sample(contexts, width, draws, limit, self.temperature)
+        conversation.listen(contexts, width)
+        return conversation.speak(draws, limit, self.temperature)
 
     def update(
         self,

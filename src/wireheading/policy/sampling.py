@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from wireheading.policy.chat import Chat
-from wireheading.policy.masks import attention_mask, positions_of
+from wireheading.policy.masks import causal, model_mask, positions_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class KeyValueCache:
 
 
 class Conversation:
-    """Rows of tokens in fixed columns with the cache that belongs to them: sampled from, and gone on with.
+    """Rows of tokens in fixed columns with the cache that belongs to them: told something, and sampled from.
 
     Rows are slots, or several rows a slot; which adapters answer is selected beforehand.
     """
@@ -68,44 +68,69 @@ class Conversation:
         self.model = model
         self.chat = chat
         self.cache = KeyValueCache(columns)
-        device = model.device
-        self.tokens = torch.full((rows, columns), chat.pad_token, dtype=torch.int64, device=device)
-        self.filled = torch.zeros((rows, columns), dtype=torch.bool, device=device)
+        self.device = model.device
+        self.tokens = torch.full((rows, columns), chat.pad_token, dtype=torch.int64, device=self.device)
+        self.filled = torch.zeros((rows, columns), dtype=torch.bool, device=self.device)
+        self.asked = torch.zeros(rows, dtype=torch.bool, device=self.device)
         self.column = 0
+        self.logits: Tensor | None = None
 
     @torch.no_grad()
-    def sample(
-        self, contexts: Sequence[Sequence[int]], width: int, draws: Sequence[np.ndarray], limit: int, temperature: float
-    ) -> list[Sampled]:
-        """Appends a context to every row and samples what follows.
+    def listen(self, contexts: Sequence[Sequence[int]], width: int) -> None:
+        """Appends a context to every row and reads it.
 
         Args:
             contexts: Each row's new tokens; an empty one leaves its row out (what it samples means nothing). Where
                 they follow a sampled turn, they begin with its last token, which was never fed back.
             width: Columns that the contexts take, which are padded on their left.
-            draws: Each row's uniform random values, one for each token that it may sample.
+        """
+        block = torch.full((len(contexts), width), self.chat.pad_token, dtype=torch.int64)
+        filled = torch.zeros((len(contexts), width), dtype=torch.bool)
+        for row, context in enumerate(contexts):
+            if len(context) > width:
+                raise ValueError(f"a context of {len(context)} tokens does not fit into {width}")
+            if context:
+                block[row, width - len(context) :] = torch.tensor(context)
+                filled[row, width - len(context) :] = True
+        start, stop = self.column, self.column + width
+        self.tokens[:, start:stop] = block.to(self.device)
+        self.filled[:, start:stop] = filled.to(self.device)
+        self.asked = self.filled[:, stop - 1].clone()
+        positions = positions_of(self.filled[:, :stop])
+        visible = causal(self.filled, start, stop)
+        self.logits = self._forward(self.tokens[:, start:stop], start, positions[:, start:], positions, visible)[:, -1]
+        self.column = stop
+
+    @torch.no_grad()
+    def speak(self, draws: Sequence[np.ndarray] | None, limit: int, temperature: float) -> list[Sampled]:
+        """Samples what follows in every row.
+
+        Args:
+            draws: Each row's uniform random values, one for each token that it may sample; None takes the likeliest
+                token each time.
             limit: Columns that the samples take.
             temperature: Divides the logits.
         """
-        device = self.tokens.device
-        begin = self.column
-        self._append(contexts, width)
-        first = self.column
-        limits = torch.tensor([len(values) for values in draws], device=device)
-        uniform = torch.from_numpy(np.stack([np.pad(values, (0, limit - len(values))) for values in draws])).to(device)
-        stop_tokens = torch.tensor(sorted(self.chat.stop_tokens), device=device)
-        alive = torch.tensor([bool(context) for context in contexts], device=device)
-        lengths = limits.clone()
+        assert self.logits is not None, "nothing was listened to"
+        rows, first, logits = len(self.tokens), self.column, self.logits
+        lengths = torch.tensor([limit] * rows if draws is None else [len(row) for row in draws], device=self.device)
+        limits = lengths.clone()
+        uniform = None if draws is None else _padded(draws, limit).to(self.device)
+        stop_tokens = torch.tensor(sorted(self.chat.stop_tokens), device=self.device)
+        alive = self.asked.clone()
         stopped = torch.zeros_like(alive)
         finite = torch.ones_like(alive)
-        chosen = torch.zeros(uniform.shape, dtype=torch.float64, device=device)
+        chosen = torch.zeros((rows, limit), dtype=torch.float64, device=self.device)
+        before = self.filled[:, :first].sum(dim=1, keepdim=True)
+        # While a row is alive, all its columns since the first are filled; afterwards what it sees does not matter.
+        visible = self.filled.clone()
+        visible[:, first:] = True
+        positions = positions_of(visible)
         for step in range(limit):
-            end = first + step
-            logits = self._forward(begin, end)
-            begin = end
-            token, logprob, good = draw(logits, uniform[:, step], temperature)
-            self.tokens[:, end] = token
-            self.filled[:, end] = alive
+            column = first + step
+            token, logprob, good = draw(logits, None if uniform is None else uniform[:, step], temperature)
+            self.tokens[:, column] = token
+            self.filled[:, column] = alive
             chosen[:, step] = logprob
             finite &= good | ~alive
             stops = alive & torch.isin(token, stop_tokens)
@@ -114,7 +139,11 @@ class Conversation:
             alive = alive & ~stops & finite & (limits > step + 1)
             if not alive.any():
                 break
-        self.column = first + limit
+            end = column + 1
+            logits = self._forward(
+                token.unsqueeze(1), column, before + step, positions[:, :end], visible[:, None, :end]
+            )[:, -1]
+        self.column, self.logits = first + limit, None
         sampled = self.tokens[:, first : self.column].tolist()
         # Whether a row's last token was fed back depends on how long its neighbours went on. It is left out here and
         # fed with the next context, so that nothing depends on them.
@@ -126,49 +155,53 @@ class Conversation:
             )
         ]
 
-    def _append(self, contexts: Sequence[Sequence[int]], width: int) -> None:
-        block = torch.full((len(contexts), width), self.chat.pad_token, dtype=torch.int64)
-        filled = torch.zeros((len(contexts), width), dtype=torch.bool)
-        for row, context in enumerate(contexts):
-            if len(context) > width:
-                raise ValueError(f"a context of {len(context)} tokens does not fit into {width}")
-            if context:
-                block[row, width - len(context) :] = torch.tensor(context)
-                filled[row, width - len(context) :] = True
-        self.tokens[:, self.column : self.column + width] = block.to(self.tokens.device)
-        self.filled[:, self.column : self.column + width] = filled.to(self.tokens.device)
-        self.column += width
+    def _forward(self, tokens: Tensor, column: int, queries: Tensor, keys: Tensor, visible: Tensor) -> Tensor:
+        """Feeds tokens into the columns from `column` on.
 
-    def _forward(self, start: int, stop: int) -> Tensor:
-        """Logits after the last of the columns `start … stop`, float32 or wider: `[rows, vocabulary]`."""
-        self.cache.start, self.cache.stop = start, stop
+        Args:
+            tokens: `[rows, n]`.
+            column: The first column that they take.
+            queries: Their positions, `[rows, n]`.
+            keys: The positions of all columns up to the last of them, `[rows, column + n]`.
+            visible: Which of those columns each of them sees, `[rows, n, column + n]`.
+
+        Returns:
+            The logits after the last of them, float32 or wider: `[rows, 1, vocabulary]`.
+        """
+        self.cache.start, self.cache.stop = column, column + tokens.shape[1]
         logits: Tensor = self.model(
-            input_ids=self.tokens[:, start:stop],
-            position_ids=positions_of(self.filled[:, :stop])[:, start:],
-            attention_mask=attention_mask(self.model.config, self.filled, start, stop, self.model.dtype),
+            input_ids=tokens,
+            position_ids=queries,
+            attention_mask=model_mask(self.model.config, visible, queries, keys, self.model.dtype),
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits
-        logits = logits[:, -1]
         return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def draw(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+def _padded(draws: Sequence[np.ndarray], limit: int) -> Tensor:
+    return torch.from_numpy(np.stack([np.pad(values, (0, limit - len(values))) for values in draws]))
+
+
+def draw(logits: Tensor, uniform: Tensor | None, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """Draws a token of each row by inverting its cumulative distribution.
 
     Args:
         logits: `[rows, vocabulary]`.
-        uniform: A value in [0, 1) for each row: `[rows]`, float64.
+        uniform: A value in [0, 1) for each row: `[rows]`, float64. None takes the likeliest token.
         temperature: Divides the logits.
 
     Returns:
         Tokens, their log-probabilities, and whether all logits were finite: `[rows]` each.
     """
     logprobs = torch.log_softmax(logits / temperature, dim=-1)
-    # In float64, so that the sum's error cannot reach into the probability of a token that matters.
-    cumulative = logprobs.double().exp().cumsum(dim=-1)
-    target = (uniform * cumulative[:, -1]).unsqueeze(-1)
-    token = torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
+    if uniform is None:
+        token = logits.argmax(dim=-1)
+    else:
+        # In float64, so that the sum's error cannot reach into the probability of a token that matters.
+        cumulative = logprobs.double().exp().cumsum(dim=-1)
+        target = (uniform * cumulative[:, -1]).unsqueeze(-1)
+        token = torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
     good = torch.isfinite(logits).all(dim=-1)
     return token, logprobs.gather(-1, token.unsqueeze(-1)).squeeze(-1), good

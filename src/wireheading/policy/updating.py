@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from wireheading.config import OptimizerConfig
 from wireheading.policy.lora import Adapters
-from wireheading.policy.masks import attention_mask, positions_of
+from wireheading.policy.masks import causal, model_mask, positions_of
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,11 @@ def teacher_forced(
     tokens, filled = tokens.to(device), filled.to(device)
     keep = torch.tensor(sampled, device=device)
     # Nothing follows the last column, so it is not fed.
+    positions = positions_of(filled[:, :-1])
     logits = model(
         input_ids=tokens[:, :-1],
-        position_ids=positions_of(filled[:, :-1]),
-        attention_mask=attention_mask(model.config, filled, 0, columns - 1, model.dtype),
+        position_ids=positions,
+        attention_mask=model_mask(model.config, causal(filled, 0, columns - 1), positions, positions, model.dtype),
         use_cache=False,
         logits_to_keep=keep - 1,
     ).logits
