@@ -225,3 +225,12 @@ def test_sampling_ends_at_stop_tokens_and_at_the_limit() -> None:
     policy.chat.stop_tokens = frozenset([100_000])
     said = policy.sample(policy.converse(2, 24), range(2), [(5,), (9, 9)], 4, [np.zeros(20), np.zeros(3)], 20)
     assert [(len(sample.tokens), sample.stopped) for sample in said] == [(20, False), (3, False)]
+
+
+def test_capped_attention_is_what_transformers_computes() -> None:
+    model = toy_model("gemma2")
+    tokens = torch.randint(4, 200, (2, 30), generator=torch.Generator().manual_seed(0))
+    ours = model(tokens, use_cache=False).logits
+    model.set_attn_implementation("eager")
+    # Their softmax is in float32, hence the tolerance.
+    assert torch.allclose(ours, model(tokens, use_cache=False).logits, rtol=0, atol=1e-5)

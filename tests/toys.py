@@ -20,6 +20,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from wireheading.policy.attention import use_exact_attention
 from wireheading.policy.chat import Chat
 
 CHAT_TEMPLATE = (
@@ -75,6 +76,7 @@ def toy_model(family: str = "llama", dtype: torch.dtype = torch.float64, seed: i
         if parameter.ndim == 2:
             torch.nn.init.normal_(parameter, std=0.3)
     model.requires_grad_(False).eval()
+    use_exact_attention(model)
     return model
 
 

@@ -35,30 +35,22 @@ def causal(filled: Tensor, start: int, stop: int) -> Tensor:
     return (filled[:, None, :stop] & earlier) | itself
 
 
-def model_mask(config: PretrainedConfig, visible: Tensor, queries: Tensor, keys: Tensor, dtype: torch.dtype) -> Mask:
-    """A mask in the form that a model takes, or one for each kind of its layers.
+def model_mask(config: PretrainedConfig, visible: Tensor, queries: Tensor, keys: Tensor) -> Mask:
+    """A mask `[rows, 1, queries, keys]` of booleans, or one for each kind of a model's layers.
 
     Args:
         config: The model's config, which tells whether layers have a sliding window.
         visible: Which columns each query sees, `[rows, queries, keys]`, bool.
         queries: Positions of the queries' tokens, `[rows, queries]`.
         keys: Positions of the keys' tokens, `[rows, keys]`.
-        dtype: Type of the model's activations, for models that add the mask to the scores.
     """
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     if window is None:
-        full = _as_taken(config, visible, dtype)
+        full = visible[:, None]
         return full if kinds is None else dict.fromkeys(set(kinds), full)
-    near = queries[:, :, None] - keys[:, None, :] < window
-    sliding = _as_taken(config, visible & near, dtype)
+    near: Tensor = queries[:, :, None] - keys[:, None, :] < window
+    sliding = (visible & near)[:, None]
     if kinds is None:
         return sliding
-    return {"full_attention": _as_taken(config, visible, dtype), "sliding_attention": sliding}
-
-
-def _as_taken(config: PretrainedConfig, visible: Tensor, dtype: torch.dtype) -> Tensor:
-    mask = visible[:, None]
-    if config._attn_implementation == "sdpa":
-        return mask
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
+    return {"full_attention": visible[:, None], "sliding_attention": sliding}

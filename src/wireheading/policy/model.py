@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
+from wireheading.policy.attention import use_exact_attention
 from wireheading.policy.chat import Chat
 
 
@@ -35,4 +36,5 @@ def load_model(folder: Path, precision: str, device: torch.device) -> tuple[PreT
         use_safetensors=True,
     )
     model.requires_grad_(False).eval()
+    use_exact_attention(model)
     return model, Chat(AutoTokenizer.from_pretrained(folder, local_files_only=True), model.generation_config)

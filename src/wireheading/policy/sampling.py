@@ -172,7 +172,7 @@ class Conversation:
         logits: Tensor = self.model(
             input_ids=tokens,
             position_ids=queries,
-            attention_mask=model_mask(self.model.config, visible, queries, keys, self.model.dtype),
+            attention_mask=model_mask(self.model.config, visible, queries, keys),
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
