@@ -234,3 +234,29 @@ def test_capped_attention_is_what_transformers_computes() -> None:
     model.set_attn_implementation("eager")
     # Their softmax is in float32, hence the tolerance.
     assert torch.allclose(ours, model(tokens, use_cache=False).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_of_texts_are_products_of_their_tokens_probabilities(family: str) -> None:
+    policy = make_policy(2, family=family)
+    stir(policy)
+    contexts = [(5, 6, 7), (8, 9, 10, 11, 12)]
+    texts = [(20,), (20, 21), (20, 22, 23), (30, 31)]
+    policy.adapters.select(range(2))
+    talk = policy.converse(2, 16)
+    talk.listen(contexts, 6)
+    mark = talk.mark()
+    scores = talk.score(texts, 0.8)
+    assert torch.equal(talk.score(texts, 0.8), scores), "scoring moves nothing"
+    said = talk.speak(None, 4, 0.8)
+    talk.rewind(mark)
+    assert talk.speak(None, 4, 0.8) == said
+    for slot, context in enumerate(contexts):
+        policy.adapters.select(range(slot, slot + 1))
+        for text, score in zip(texts, scores[slot].tolist(), strict=True):
+            logits = policy.model(torch.tensor([context + text]), use_cache=False).logits[0]
+            probabilities = torch.softmax(logits / 0.8, dim=-1)[len(context) - 1 :]
+            expected = probabilities[len(text), sorted(policy.chat.stop_tokens)].sum()
+            for place, token in enumerate(text):
+                expected = expected * probabilities[place, token]
+            assert score == pytest.approx(expected.item(), rel=1e-9)

@@ -177,14 +177,18 @@ class Job:
             if run.ask is None:
                 self._finish(run)
         while any(run.ask is not None for run in live):
-            for (slots, shape), trains_grade in zip(self.groups, self.trains_grade, strict=True):
-                members = [run for run in live if run.slot in slots and run.ask is not None]
-                if members:
-                    self._round(slots, shape, trains_grade, members)
-                for run in members:
-                    if run.ask is None:
-                        self._finish(run)
+            for run in self.play_round(live):
+                self._finish(run)
             self._progress(live)
+
+    def play_round(self, live: Sequence[Live]) -> list[Live]:
+        """Plays one round of every run that has not ended, and returns those that end with it."""
+        playing = [run for run in live if run.ask is not None]
+        for (slots, shape), trains_grade in zip(self.groups, self.trains_grade, strict=True):
+            members = [run for run in playing if run.slot in slots]
+            if members:
+                self._round(slots, shape, trains_grade, members)
+        return [run for run in playing if run.ask is None]
 
     def _round(self, slots: range, shape: Shape, trains_grade: bool, members: Sequence[Live]) -> None:
         """Answers one round's questions of the runs of a group, each kind in one batch."""

@@ -57,6 +57,14 @@ class KeyValueCache:
         return held[0][:, :, : self.stop], held[1][:, :, : self.stop]
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A place in a conversation: its next column, and the logits after what was listened to."""
+
+    column: int
+    logits: Tensor
+
+
 class Conversation:
     """Rows of tokens in fixed columns with the cache that belongs to them: told something, and sampled from.
 
@@ -100,6 +108,57 @@ class Conversation:
         visible = causal(self.filled, start, stop)
         self.logits = self._forward(self.tokens[:, start:stop], start, positions[:, start:], positions, visible)[:, -1]
         self.column = stop
+
+    def mark(self) -> Mark:
+        """The place in the conversation to which `rewind` goes back."""
+        assert self.logits is not None, "nothing was listened to"
+        return Mark(self.column, self.logits)
+
+    def rewind(self, mark: Mark) -> None:
+        """Forgets what was said since a mark."""
+        self.column, self.logits = mark.column, mark.logits
+        self.filled[:, mark.column :] = False
+
+    @torch.no_grad()
+    def score(self, texts: Sequence[Sequence[int]], temperature: float) -> Tensor:
+        """Probability of each of some texts as what is said next, stop token included: `[rows, texts]`, float64.
+
+        Their common beginnings are computed once: the tree of all their prefixes is fed in one forward pass in which
+        a token sees its ancestors alone. The conversation stays where it is.
+
+        Args:
+            texts: The tokens of each text, without a stop token.
+            temperature: Divides the logits.
+        """
+        assert self.logits is not None, "nothing was listened to"
+        nodes = sorted({tuple(text[:end]) for text in texts for end in range(1, len(text) + 1)})
+        index = {node: place for place, node in enumerate(nodes)}
+        ancestors = torch.tensor([[other == node[: len(other)] for other in nodes] for node in nodes])
+        rows, column = len(self.tokens), self.column
+        past = self.filled[:, :column]
+        visible = torch.cat(
+            [
+                past[:, None].expand(rows, len(nodes), column),
+                ancestors.to(self.device).expand(rows, len(nodes), len(nodes)),
+            ],
+            dim=2,
+        )
+        depths = torch.tensor([len(node) - 1 for node in nodes], device=self.device)
+        queries = past.sum(dim=1, keepdim=True) + depths
+        tokens = torch.tensor([node[-1] for node in nodes], device=self.device).expand(rows, -1)
+        keys = torch.cat([positions_of(past), queries], dim=1)
+        logits = torch.cat([self.logits[:, None], self._forward(tokens, column, queries, keys, visible, keep=0)], dim=1)
+        logprobs = torch.log_softmax(logits / temperature, dim=-1).double()
+        stops = torch.tensor(sorted(self.chat.stop_tokens), device=self.device)
+        # Place 0 is what was listened to; the node at place p of the tree is at p + 1.
+        totals = []
+        for text in texts:
+            at, total = 0, torch.zeros(rows, dtype=torch.float64, device=self.device)
+            for end in range(1, len(text) + 1):
+                total = total + logprobs[:, at, text[end - 1]]
+                at = index[tuple(text[:end])] + 1
+            totals.append(total + logprobs[:, at, stops].logsumexp(dim=-1))
+        return torch.stack(totals, dim=1).exp()
 
     @torch.no_grad()
     def speak(self, draws: Sequence[np.ndarray] | None, limit: int, temperature: float) -> list[Sampled]:
@@ -155,7 +214,9 @@ class Conversation:
             )
         ]
 
-    def _forward(self, tokens: Tensor, column: int, queries: Tensor, keys: Tensor, visible: Tensor) -> Tensor:
+    def _forward(
+        self, tokens: Tensor, column: int, queries: Tensor, keys: Tensor, visible: Tensor, keep: int = 1
+    ) -> Tensor:
         """Feeds tokens into the columns from `column` on.
 
         Args:
@@ -164,9 +225,10 @@ class Conversation:
             queries: Their positions, `[rows, n]`.
             keys: The positions of all columns up to the last of them, `[rows, column + n]`.
             visible: Which of those columns each of them sees, `[rows, n, column + n]`.
+            keep: After how many of them logits are wanted, counted from the last; 0 for all.
 
         Returns:
-            The logits after the last of them, float32 or wider: `[rows, 1, vocabulary]`.
+            Those logits, float32 or wider: `[rows, keep, vocabulary]`.
         """
         self.cache.start, self.cache.stop = column, column + tokens.shape[1]
         logits: Tensor = self.model(
@@ -175,7 +237,7 @@ class Conversation:
             attention_mask=model_mask(self.model.config, visible, queries, keys),
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=keep,
         ).logits
         return logits if logits.dtype == torch.float64 else logits.float()
 
