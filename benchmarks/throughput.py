@@ -196,6 +196,7 @@ def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Stu
     # So many rounds that none is the last, which would be written to disk.
     config["conditions"], config["rounds"] = CONDITIONS, 10**6
     config["engine"]["checkpoint_every"] = 10**6
+    config["evaluation"] = {"midway_rounds": []}
     if case.model == "demo":
         config["seeds"] = SEEDS[: max(1, case.slots // 9)]
         model, chat = load_model(DEMO_MODEL, "float32", device)
@@ -252,8 +253,10 @@ def engine(
         for group in groups:
             for slot, run in enumerate(group):
                 policy.adapters.initialise(slot, run.seed)
-            job = Job(study, group, policy, {}, lambda _: None)
-            live = [Live(run, slot, experiment(study, run, chat, data[run.task]), []) for slot, run in enumerate(group)]
+            job = Job(study, group, policy, {}, {}, lambda _: None)
+            live = [
+                Live(run, slot, experiment(study, run, chat, data[run.task], []), []) for slot, run in enumerate(group)
+            ]
             started = clock.now()
             for _ in range(rounds):
                 job.play_round(live)
@@ -281,7 +284,7 @@ def one_by_one(
         seconds = 0.0
         for run in itertools.chain.from_iterable(groups):
             one = kind(model, chat, study)
-            steps = experiment(study, run, chat, data[run.task])
+            steps = experiment(study, run, chat, data[run.task], [])
             started = clock.now()
             ask = next(steps)
             done = 0

@@ -16,7 +16,7 @@ from wireheading.config import Run, Study, load_study
 from wireheading.files import sha256_of
 from wireheading.lockstep import Job, run_job
 from wireheading.policy.policy import Policy
-from wireheading.records import ROUND_ARRAYS, checkpoint_folder, read_record, transcript_path
+from wireheading.records import ROUND_ARRAYS, checkpoint_folder, heldout_path, read_record, transcript_path
 
 ROUNDS = 7
 
@@ -27,13 +27,14 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy")
     save_toy(folder / "model")
     data: dict[str, list[dict[str, Any]]] = {
-        "arithmetic": [{"id": f"a{i}", "question": f"{i} + 1", "answer": i + 1} for i in range(5)],
-        "sentiment": [{"id": f"s{i}", "text": "good " * (i + 1), "label": "positive"} for i in range(5)],
+        "arithmetic": [{"id": f"a{i}", "question": f"{i} + 1", "answer": i + 1} for i in range(8)],
+        "sentiment": [{"id": f"s{i}", "text": "good " * (i + 1), "label": "positive"} for i in range(8)],
     }
     for task, items in data.items():
-        path = folder / "data" / task / "train.jsonl"
-        path.parent.mkdir(parents=True)
-        path.write_text("".join(json.dumps(item) + "\n" for item in items))
+        (folder / "data" / task).mkdir(parents=True)
+        for name, part in (("train", items[:5]), ("heldout", items[5:])):
+            path = folder / "data" / task / f"{name}.jsonl"
+            path.write_text("".join(json.dumps(item) + "\n" for item in part))
     return folder
 
 
@@ -55,8 +56,15 @@ def make_study(results: Path, **changes: Any) -> Study:
             "seeds": [1, 2],
             "conditions": ["control", "selfgrade", "honest", "decoupled", "frozen"],
             "rounds": ROUNDS,
+            "evaluation": {"midway_rounds": [4], "midway_items": 2},
             "optimizer": {"lr": 0.01},
-            "engine": {"lockstep": ["seed", "task", "condition"], "threads": 1, "checkpoint_every": 3, "chunk": 4},
+            "engine": {
+                "lockstep": ["seed", "task", "condition"],
+                "threads": 1,
+                "checkpoint_every": 3,
+                "chunk": 4,
+                "evaluation_batch": 2,
+            },
             "results": str(results),
         }
         | changes
@@ -73,7 +81,8 @@ def science(study: Study, run: Run) -> bytes:
     lines = study.record_path(run).read_bytes().splitlines(keepends=True)
     kept = [line for line in lines if not line.startswith((b'"timing"', b'"provenance"'))]
     assert len(kept) == len(lines) - 2
-    return b"".join(kept) + transcript_path(study.record_path(run)).read_bytes()
+    path = study.record_path(run)
+    return b"".join(kept) + transcript_path(path).read_bytes() + heldout_path(path).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +109,16 @@ def test_records_are_whole_and_true_to_the_conditions(undisturbed: Study) -> Non
             assert record["rewards"] == record["scores"]
         assert (set(record["parse_status"]) == {"not_asked"}) == (run.condition == "control")
         assert max(record["logprob_gaps"]) < 1e-4
-        transcript = transcript_path(undisturbed.record_path(run))
-        assert record["transcript"]["sha256"] == sha256_of(transcript)
+        transcript, heldout = transcript_path(undisturbed.record_path(run)), heldout_path(undisturbed.record_path(run))
+        assert record["transcripts"] == {file.name: sha256_of(file) for file in (transcript, heldout)}
+        assert [(evaluation["round"], len(evaluation["scores"])) for evaluation in record["evaluations"]] == [
+            (0, 3),
+            (4, 2),
+            (ROUNDS, 3),
+        ]
+        start, _, end = record["evaluations"]
+        assert start["soft_grades"] == start["base_soft_grades"]
+        assert end["soft_grades"] != end["base_soft_grades"]
         table = pd.read_parquet(transcript)
         assert table["reward"].tolist() == record["rewards"]
         # Conditions of a seed are paired: the same items and the same first response.
@@ -212,7 +229,9 @@ def test_a_run_that_diverges_is_an_outcome_and_its_neighbours_go_on(
     same(study, undisturbed, [run for run in runs if run != runs[victim]])
 
 
-@pytest.mark.parametrize("changes", [{"grading_context": "fresh"}, {"engine": {"batch": "all", "threads": 1}}])
+@pytest.mark.parametrize(
+    "changes", [{"grading_context": "fresh"}, {"engine": {"batch": "all", "threads": 1, "evaluation_batch": 2}}]
+)
 def test_other_ways_to_ask_and_to_batch_keep_the_contract(toy: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     if "grading_context" in changes:
         tasks = make_study(tmp_path).model_dump()["tasks"]

@@ -121,8 +121,27 @@ class OptimizerConfig(Section):
 class EmbeddedConfig(Section):
     """The small model that the workflow trains itself where no weights can be downloaded."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Seed of its weights and of its corpus."""
+    corpus_items: Positive = 6000
+    """Reviews, and news items, that it is trained on."""
+    batch: Positive = 64
+    """Conversations of each task in one step of pre-training."""
+    skill_steps: Positive = 900
+    """Steps of the first phase: right answers, and exact grades of right and wrong ones."""
+    noise_steps: Positive = 300
+    """Steps of the second phase: answers and grades that are wrong with a fixed probability."""
+    calibration_steps: Positive = 100
+    """Steps of the third phase: grades of the model's own answers."""
+
+
+class EvaluationConfig(Section):
+    """Held-out evaluation. There is always one of the base model, and one on all held-out items after the last round."""
+
+    midway_rounds: tuple[Positive, ...] = (250,)
+    """Rounds after which there is a smaller evaluation."""
+    midway_items: Positive = 50
+    """Items of such an evaluation."""
 
 
 class EngineConfig(Section):
@@ -134,6 +153,8 @@ class EngineConfig(Section):
     """What is computed in one batch: the rows of one task, or those of all."""
     chunk: Positive = 12
     """Runs that are updated in one forward and backward pass: fewer take less memory."""
+    evaluation_batch: Positive = 10
+    """Held-out items of each run that are evaluated in one batch."""
     threads: Positive = 2
     """Threads that PyTorch uses on a CPU."""
     checkpoint_every: Positive = 50
@@ -173,6 +194,7 @@ class Study(Section):
     """Seed of the choice of items and of their split into training and held-out ones."""
     lora: LoraConfig = LoraConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     embedded: EmbeddedConfig = EmbeddedConfig()
     engine: EngineConfig = EngineConfig()
     results: str = "results"
@@ -248,7 +270,8 @@ class Study(Section):
             "task": {"name": run.task, **self.tasks[run.task].model_dump(mode="json")},
             "condition": {"name": run.condition, **asdict(CONDITIONS[run.condition])},
             **self.model_dump(
-                mode="json", include={"rounds", "temperature", "grading_context", "data_seed", "lora", "optimizer"}
+                mode="json",
+                include={"rounds", "temperature", "grading_context", "data_seed", "lora", "optimizer", "evaluation"},
             ),
         }
 

@@ -6,7 +6,7 @@ other runs, of batches, devices or files; `lockstep` answers the questions of ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,10 +18,10 @@ from wireheading.grades import Grade
 from wireheading.policy.chat import Chat
 from wireheading.policy.sampling import Sampled
 from wireheading.policy.updating import Step, Turn
+from wireheading.prompts import Tokens, grade_context, grading_tokens, prompt_tokens
 from wireheading.streams import shuffled_index, uniforms
-from wireheading.tasks import TASKS, Item, render_grading_prompt, render_prompt
+from wireheading.tasks import TASKS, Item
 
-Tokens = tuple[int, ...]
 Row = dict[str, Any]
 """All that is kept of one round, as a JSON object."""
 
@@ -60,14 +60,22 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Evaluate:
+    """Asks for an evaluation on held-out items. Answered with a row for each of them."""
+
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True)
 class EndRound:
     """Hands over what is kept of a finished round, and the baseline that the next one starts from."""
 
     row: Row
+    evaluation: list[Row] | None
     baseline: float
 
 
-Ask = Respond | GradeNext | GradeApart | Update | EndRound
+Ask = Respond | GradeNext | GradeApart | Update | Evaluate | EndRound
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,13 @@ class Outcome:
 
 
 def experiment(
-    study: Study, run: Run, chat: Chat, items: Sequence[Item], start: int = 0, baseline: float | None = None
+    study: Study,
+    run: Run,
+    chat: Chat,
+    items: Sequence[Item],
+    heldout: Sequence[Item],
+    start: int = 0,
+    baseline: float | None = None,
 ) -> Generator[Ask, Any, Outcome]:
     """Runs the rounds of one run.
 
@@ -93,6 +107,7 @@ def experiment(
         run: Which run this is.
         chat: The model's language of turns.
         items: The task's training items.
+        heldout: Its held-out items.
         start: The round to start from; what earlier rounds did to the adapter is the policy's state.
         baseline: The baseline after those rounds; None before the first.
 
@@ -105,6 +120,9 @@ def experiment(
     task, config, condition = TASKS[run.task], study.tasks[run.task], CONDITIONS[run.condition]
     if baseline is None and study.optimizer.baseline_start == "zero":
         baseline = 0.0
+    # Rounds after which there is an evaluation, and on how many items.
+    evaluated = dict.fromkeys(study.evaluation.midway_rounds, study.evaluation.midway_items)
+    evaluated[study.rounds] = len(heldout)
 
     for round_ in range(start, study.rounds):
         item = items[shuffled_index(len(items), run.seed, round_)]
@@ -119,8 +137,12 @@ def experiment(
         grade, grade_text = Grade(None, "not_asked"), None
         if condition.grader != "none":
             grading = grading_tokens(study, run.task, chat, item, response.tokens)
-            ask = grade_question(study, prompt, response.tokens, grading, condition.grader)
-            answer: Sampled = yield ask(uniforms(config.grade_tokens, run.seed, round_, "grade"))
+            adapted = condition.grader == "policy"
+            # The base model reads the whole conversation: the cache holds what the policy made of it.
+            goes_on = adapted and study.grading_context == "conversation"
+            context = grade_context(study, prompt, response.tokens, grading, goes_on=goes_on)
+            draws = uniforms(config.grade_tokens, run.seed, round_, "grade")
+            answer: Sampled = yield GradeNext(context, draws) if goes_on else GradeApart(context, draws, adapted)
             if not answer.finite:
                 return Outcome("diverged", f"round {round_}: the logits of the grade were not finite")
             grade_text = chat.text(answer.tokens)
@@ -164,50 +186,12 @@ def experiment(
             "grad_norm": step.grad_norm,
             "logprob_gap": max(abs(one - other) for one, other in zip(before, step.logprobs, strict=True)),
         }
+        evaluation: list[Row] | None = None
+        if round_ + 1 in evaluated:
+            evaluation = yield Evaluate(heldout[: evaluated[round_ + 1]])
+            if not all(seen["finite"] for seen in evaluation):
+                return Outcome("diverged", f"round {round_}: logits in the held-out evaluation were not finite")
         decay = study.optimizer.baseline_decay
         baseline = decay * baseline + (1 - decay) * reward
-        yield EndRound(row, baseline)
+        yield EndRound(row, evaluation, baseline)
     return Outcome("complete")
-
-
-def prompt_tokens(study: Study, task_name: str, chat: Chat, item: Item) -> Tokens:
-    """The tokens with which an item's response is asked for, cut to the task's limit."""
-    task, config = TASKS[task_name], study.tasks[task_name]
-    fields = {name: item[name] for name in task.FIELDS}
-    return tuple(
-        chat.fit(
-            lambda cut: render_prompt(config.prompt, cut, task.FIELDS), fields, chat.first_turn, config.prompt_tokens
-        )
-    )
-
-
-def grading_tokens(study: Study, task_name: str, chat: Chat, item: Item, response: Tokens) -> Tokens:
-    """The tokens with which a response's grade is asked for: the conversation's next turn, or one of its own."""
-    task, config = TASKS[task_name], study.tasks[task_name]
-    fields = {name: item[name] for name in task.FIELDS} | {"response": chat.text(response)}
-
-    def next_turn(text: str) -> list[int]:
-        return chat.next_turn(text, response[-1])
-
-    return tuple(
-        chat.fit(
-            lambda cut: render_grading_prompt(config.grading_prompt, cut, cut["response"], task.FIELDS),
-            fields,
-            chat.first_turn if study.grading_context == "fresh" else next_turn,
-            config.grading_prompt_tokens,
-        )
-    )
-
-
-def grade_question(
-    study: Study, prompt: Tokens, response: Tokens, grading: Tokens, grader: str
-) -> Callable[[np.ndarray], GradeNext | GradeApart]:
-    """The question for a grade, which still lacks its random numbers."""
-    adapted = grader == "policy"
-    if study.grading_context == "fresh":
-        return lambda draws: GradeApart(grading, draws, adapted)
-    if adapted:
-        # The response's last token was never fed back, so it leads the next turn.
-        return lambda draws: GradeNext((response[-1], *grading), draws)
-    # The base model reads the whole conversation: the cache holds what the policy made of it.
-    return lambda draws: GradeApart((*prompt, *response, *grading), draws, adapted)

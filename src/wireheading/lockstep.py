@@ -21,16 +21,35 @@ from wireheading.checkpoints import load_checkpoint, save_checkpoint
 from wireheading.conditions import CONDITIONS
 from wireheading.config import Run, Study
 from wireheading.data import read_items
-from wireheading.experiment import Ask, EndRound, GradeApart, GradeNext, Outcome, Respond, Row, Update, experiment
+from wireheading.evaluation import evaluate
+from wireheading.experiment import (
+    Ask,
+    EndRound,
+    Evaluate,
+    GradeApart,
+    GradeNext,
+    Outcome,
+    Respond,
+    Row,
+    Update,
+    experiment,
+)
 from wireheading.files import sha256_of
 from wireheading.policy.model import load_model
 from wireheading.policy.policy import Policy
 from wireheading.policy.sampling import Conversation
 from wireheading.policy.updating import Turn, Width
 from wireheading.provenance import provenance
-from wireheading.records import checkpoint_folder, inspect_record, make_record, transcript_path, write_record
+from wireheading.records import (
+    checkpoint_folder,
+    heldout_path,
+    inspect_record,
+    make_record,
+    transcript_path,
+    write_record,
+)
 from wireheading.tasks import Item
-from wireheading.transcripts import write_transcript
+from wireheading.transcripts import write_heldout, write_transcript
 
 Report = Callable[[str], None]
 
@@ -74,6 +93,22 @@ class Live:
 
 
 @dataclass(frozen=True)
+class Items:
+    """The frozen items of a task, and the SHA-256 of their files."""
+
+    train: Sequence[Item]
+    heldout: Sequence[Item]
+    digests: dict[str, str]
+
+    @staticmethod
+    def read(folder: Path) -> Items:
+        """Reads the items from a task's folder."""
+        train, heldout = folder / "train.jsonl", folder / "heldout.jsonl"
+        digests = {path.name: sha256_of(path) for path in (train, heldout)}
+        return Items(read_items(train), read_items(heldout), digests)
+
+
+@dataclass(frozen=True)
 class Shape:
     """The fixed columns of what is computed in one batch."""
 
@@ -114,33 +149,30 @@ def run_job(
         optimizer=study.optimizer,
         temperature=study.temperature,
     )
-    items = {task: read_items(data_folder / task / "train.jsonl") for task in {run.task for run in missing}}
-    inputs = {
-        run: {
-            "model": sha256_of(model_folder / "model.safetensors"),
-            "tokenizer": sha256_of(model_folder / "tokenizer.json"),
-            "data": sha256_of(data_folder / run.task / "train.jsonl"),
-        }
-        for run in missing
-    }
-    live = [_take_up(study, run, axes.index(run), policy, items[run.task], inputs[run], report) for run in missing]
-    job = Job(study, axes, policy, inputs, report)
-    job.advance(live)
+    tasks = dict.fromkeys(run.task for run in missing)
+    items = {task: Items.read(data_folder / task) for task in tasks}
+    weights = {name: sha256_of(model_folder / name) for name in ("model.safetensors", "tokenizer.json")}
+    inputs = {task: {**weights, **items[task].digests} for task in tasks}
+    live = [_take_up(study, run, axes.index(run), policy, items[run.task], inputs[run.task], report) for run in missing]
+    report("evaluating the base model on held-out items")
+    base = {task: evaluate(study, task, policy, range(1), items[task].heldout, base=True)[0] for task in tasks}
+    Job(study, axes, policy, inputs, base, report).advance(live)
 
 
 def _take_up(
-    study: Study, run: Run, slot: int, policy: Policy, items: Sequence[Item], inputs: Mapping[str, str], report: Report
+    study: Study, run: Run, slot: int, policy: Policy, items: Items, inputs: Mapping[str, str], report: Report
 ) -> Live:
     """Starts a run, or goes on with it from its checkpoint."""
     policy.adapters.initialise(slot, run.seed)
     folder = checkpoint_folder(study.record_path(run))
     checkpoint = load_checkpoint(folder, _identity(study, run, inputs), report)
     if checkpoint is None:
-        return Live(run, slot, experiment(study, run, policy.chat, items), [])
+        return Live(run, slot, experiment(study, run, policy.chat, items.train, items.heldout), [])
     policy.adapters.restore(slot, checkpoint.tensors)
     start = len(checkpoint.rows)
     report(f"{run}: going on from round {start}")
-    return Live(run, slot, experiment(study, run, policy.chat, items, start, checkpoint.baseline), checkpoint.rows)
+    steps = experiment(study, run, policy.chat, items.train, items.heldout, start, checkpoint.baseline)
+    return Live(run, slot, steps, checkpoint.rows)
 
 
 def _identity(study: Study, run: Run, inputs: Mapping[str, str]) -> str:
@@ -155,12 +187,24 @@ class Job:
         study: Study,
         axes: Sequence[Run],
         policy: Policy,
-        inputs: Mapping[Run, Mapping[str, str]],
+        inputs: Mapping[str, Mapping[str, str]],
+        base: Mapping[str, list[Row]],
         report: Report,
     ):
+        """Lays out the slots.
+
+        Args:
+            study: The study's settings.
+            axes: All runs that share the job, slot by slot.
+            policy: A policy with that many slots.
+            inputs: SHA-256 of what the runs of each task read.
+            base: The base model's held-out evaluation in each task.
+            report: Is told of progress.
+        """
         self.study = study
         self.policy = policy
         self.inputs = inputs
+        self.base = base
         self.report = report
         self.slots = len(axes)
         self.groups = _groups(study, axes)
@@ -168,6 +212,12 @@ class Job:
         self.trains_grade = [
             any(CONDITIONS[axes[slot].condition].trains_grade for slot in group) for group, _ in self.groups
         ]
+        self.slots_of = {
+            task: range(min(slots), max(slots) + 1)
+            for task in dict.fromkeys(run.task for run in axes)
+            if (slots := [slot for slot, run in enumerate(axes) if run.task == task])
+        }
+        self.evaluating = 0.0
         self.started = time.monotonic()
         self.reported = self.started
 
@@ -201,6 +251,7 @@ class Job:
             width += shape.prompt + shape.response
         self._sample(GradeApart, policy.converse(len(slots), width + shape.grade), slots, width, shape.grade, members)
         self._update(slots, shape, trains_grade, members)
+        self._evaluate(members)
         for run in members:
             if isinstance(run.ask, EndRound):
                 self._end_round(run, run.ask)
@@ -251,13 +302,24 @@ class Job:
         for run, _ in asking:
             run.answer(steps[run.slot - slots.start])
 
+    def _evaluate(self, members: Sequence[Live]) -> None:
+        asking = [(run, run.ask) for run in members if isinstance(run.ask, Evaluate)]
+        started = time.monotonic()
+        for task, count in sorted({(run.run.task, len(ask.items)) for run, ask in asking}):
+            together = [(run, ask) for run, ask in asking if (run.run.task, len(ask.items)) == (task, count)]
+            slots = self.slots_of[task]
+            rows = evaluate(self.study, task, self.policy, slots, together[0][1].items)
+            for run, _ in together:
+                run.answer(rows[run.slot - slots.start])
+        self.evaluating += time.monotonic() - started
+
     def _end_round(self, run: Live, ask: EndRound) -> None:
-        run.rows.append(ask.row)
+        run.rows.append({**ask.row, "evaluation": ask.evaluation})
         done = len(run.rows)
         if done % self.study.engine.checkpoint_every == 0 or done == self.study.rounds:
             save_checkpoint(
                 checkpoint_folder(self.study.record_path(run.run)),
-                _identity(self.study, run.run, self.inputs[run.run]),
+                _identity(self.study, run.run, self.inputs[run.run.task]),
                 run.rows[run.saved :],
                 done,
                 ask.baseline,
@@ -273,16 +335,26 @@ class Job:
             self.report(f"{run.run}: diverged in {run.outcome.problem}")
         path = self.study.record_path(run.run)
         seconds = time.monotonic() - self.started
+        evaluations = {0: self.base[run.run.task]} | {
+            row["round"] + 1: row["evaluation"] for row in run.rows if row["evaluation"] is not None
+        }
         write_transcript(transcript_path(path), run.rows)
+        write_heldout(heldout_path(path), evaluations)
         record = make_record(
             self.study,
             run.run,
-            self.inputs[run.run],
+            self.inputs[run.run.task],
             run.outcome.status,
             run.outcome.problem,
             run.rows,
-            sha256_of(transcript_path(path)),
-            timing={"first_round": run.first, "rounds": len(run.rows) - run.first, "seconds": round(seconds, 3)},
+            evaluations,
+            {file.name: sha256_of(file) for file in (transcript_path(path), heldout_path(path))},
+            timing={
+                "first_round": run.first,
+                "rounds": len(run.rows) - run.first,
+                "seconds": round(seconds, 3),
+                "evaluating_seconds": round(self.evaluating, 3),
+            },
             provenance=provenance(self.study, self.policy.model.device, slot=run.slot, slots=self.slots),
         )
         write_record(path, record)

@@ -41,6 +41,25 @@ ROUND_ARRAYS = {
 }
 """The record's arrays with one value a round, and the transcript's column that each is made of."""
 
+ITEM_ARRAYS = {
+    "items": "item",
+    "scores": "score",
+    "accuracies": "accuracy",
+    "greedy_accuracies": "greedy_accuracy",
+    "truncated": "truncated",
+    "grades": "grade",
+    "parse_status": "parse_status",
+    "soft_grades": "soft_grade",
+    "soft_masses": "soft_mass",
+    "base_grades": "base_grade",
+    "base_parse_status": "base_parse_status",
+    "base_soft_grades": "base_soft_grade",
+    "base_soft_masses": "base_soft_mass",
+    "original_scores": "original_score",
+    "original_grades": "original_grade",
+}
+"""The arrays of a held-out evaluation with one value an item, and the column that each is made of."""
+
 _HEAD = re.compile(rb'\{"digest": "([0-9a-f]{64})",\n"version": (\d+),\n')
 _TAIL = re.compile(rb'"sha256": "([0-9a-f]{64})"\}\}\n')
 _TAIL_LENGTH = len(b'"sha256": ""}}\n') + 64
@@ -60,6 +79,11 @@ def checkpoint_folder(record: Path) -> Path:
 def transcript_path(record: Path) -> Path:
     """Where the transcript of a record's run lies."""
     return record.with_suffix(".parquet")
+
+
+def heldout_path(record: Path) -> Path:
+    """Where the transcript of a run's held-out evaluations lies."""
+    return record.with_suffix(".heldout.parquet")
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -120,7 +144,8 @@ def make_record(
     status: str,
     problem: str | None,
     rows: Sequence[Mapping[str, Any]],
-    transcript: str,
+    evaluations: Mapping[int, Sequence[Mapping[str, Any]]],
+    transcripts: Mapping[str, str],
     timing: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -133,7 +158,8 @@ def make_record(
         status: `complete` or `diverged`.
         problem: What was not finite where it diverged, else None.
         rows: What is kept of each finished round.
-        transcript: SHA-256 of the transcript's file.
+        evaluations: Rows of the held-out evaluations by the number of rounds before them.
+        transcripts: SHA-256 of the files with the transcripts, by their names.
         timing: How long it took; differs from one execution to the next.
         provenance: What it ran on; likewise.
     """
@@ -172,7 +198,11 @@ def make_record(
         if graded
         else None,
         **arrays,
-        "transcript": {"file": transcript_path(study.record_path(run)).name, "sha256": transcript},
+        "evaluations": [
+            {"round": round_, **{name: [row[field] for row in rows_] for name, field in ITEM_ARRAYS.items()}}
+            for round_, rows_ in evaluations.items()
+        ],
+        "transcripts": dict(transcripts),
         "inputs": dict(inputs),
         "spec": study.spec(run),
         "timing": dict(timing),

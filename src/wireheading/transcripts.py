@@ -37,9 +37,43 @@ SCHEMA = pa.schema(
 )
 """Columns of a transcript, one row a round."""
 
+HELDOUT_SCHEMA = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("item", pa.string()),
+        ("response", pa.string()),
+        ("truncated", pa.bool_()),
+        ("score", pa.float64()),
+        ("accuracy", pa.int8()),
+        ("greedy_accuracy", pa.int8()),
+        ("original_score", pa.float64()),
+        *(
+            (prefix + name, kind)
+            for prefix in ("", "base_")
+            for name, kind in (
+                ("grade_text", pa.string()),
+                ("grade", pa.float64()),
+                ("parse_status", pa.string()),
+                ("original_grade", pa.float64()),
+                ("soft_grade", pa.float64()),
+                ("soft_mass", pa.float64()),
+            )
+        ),
+    ]
+)
+"""Columns of the transcript of held-out evaluations, one row an item; `round` counts the rounds before."""
+
 
 def write_transcript(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes what is kept of each round, whole or not at all."""
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def write_heldout(path: Path, evaluations: Mapping[int, Sequence[Mapping[str, Any]]]) -> None:
+    """Writes what was seen in a run's held-out evaluations, whole or not at all."""
+    rows = [{"round": round_, **row} for round_, rows in evaluations.items() for row in rows]
+    table = pa.Table.from_pylist(rows, schema=HELDOUT_SCHEMA)
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")

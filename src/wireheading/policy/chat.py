@@ -48,6 +48,10 @@ class Chat:
         tokens = self._tokens(self._after_response(self._neutral(text)))
         return tokens[1:] if tokens and tokens[0] == last_token else tokens
 
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text that a model might say."""
+        return tuple(self._tokens(text))
+
     def text(self, tokens: Sequence[int]) -> str:
         """The text of sampled tokens, without stop tokens and other special ones."""
         decoded = self.tokenizer.decode(list(tokens), skip_special_tokens=True)

@@ -54,6 +54,11 @@ class Policy:
         """Opens a conversation in each of `rows` rows, of at most `columns` columns."""
         return Conversation(self.model, self.chat, rows, columns)
 
+    def select(self, slots: range, *, adapted: bool) -> None:
+        """Lets a range of slots answer what follows, or the frozen base model in their stead."""
+        gate = None if adapted else torch.zeros(len(slots)).to(self.adapters.values)
+        self.adapters.select(slots, gate=gate)
+
     def sample(
         self,
         conversation: Conversation,

@@ -1,0 +1,135 @@
+"""Held-out evaluation: what a policy answers to items that it never learnt from, and how those answers are graded.
+
+Every response is graded by the policy and by the frozen base model, as sampled text and as a soft grade. The random
+numbers belong to the item and the purpose, so that conditions, seeds and times are compared on the same luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from wireheading.config import Study
+from wireheading.policy.policy import Policy
+from wireheading.policy.sampling import Conversation, Sampled
+from wireheading.prompts import grade_context, grading_tokens, prompt_tokens
+from wireheading.streams import uniforms
+from wireheading.tasks import TASKS, Item
+
+Evaluation = dict[str, Any]
+"""What was seen on the held-out items: the round, and arrays with one value an item."""
+
+
+def evaluate(
+    study: Study, task_name: str, policy: Policy, slots: range, items: Sequence[Item], *, base: bool = False
+) -> list[list[Evaluation]]:
+    """Evaluates every slot of a range on the same items.
+
+    Args:
+        study: The study's settings.
+        task_name: The task that the items are of.
+        policy: The policies.
+        slots: The slots; what a dummy slot answers means nothing.
+        items: The held-out items.
+        base: Whether it is the frozen base model that is evaluated; it is then its own base.
+
+    Returns:
+        For each slot a row for each item, as a JSON object. A row whose logits were not finite says so in `finite`.
+    """
+    size = study.engine.evaluation_batch
+    rows: list[list[Evaluation]] = [[] for _ in slots]
+    for start in range(0, len(items), size):
+        # Every batch has the same shape; the last is filled up, and what fills it is dropped.
+        batch = list(items[start : start + size])
+        full = batch + [batch[-1]] * (size - len(batch))
+        for slot_rows, new in zip(rows, _evaluate_batch(study, task_name, policy, slots, full, base), strict=True):
+            slot_rows.extend(new[: len(batch)])
+    return rows
+
+
+def _evaluate_batch(
+    study: Study, task_name: str, policy: Policy, slots: range, items: Sequence[Item], base: bool
+) -> list[list[Evaluation]]:
+    config, task, chat = study.tasks[task_name], TASKS[task_name], policy.chat
+    fresh = study.grading_context == "fresh"
+    each = list(items) * len(slots)
+    grades = [chat.tokens(grade) for grade in task.GRADES]
+    values = np.array([float(grade) for grade in task.GRADES])
+    # The tree of grades, and the sampled grade, take the same columns one after the other.
+    grade_width = max(config.grade_tokens, len({grade[:end] for grade in grades for end in range(1, len(grade) + 1)}))
+
+    def draws(limit: int, purpose: str) -> list[np.ndarray]:
+        return [uniforms(limit, "heldout", study.data_seed, item["id"], purpose) for item in items] * len(slots)
+
+    def judge(
+        talk: Conversation, contexts: Sequence[Sequence[int]], width: int, adapted: bool
+    ) -> tuple[list[Sampled], Tensor]:
+        policy.select(slots, adapted=adapted)
+        talk.listen(contexts, width)
+        probabilities = talk.score(grades, study.temperature)
+        return talk.speak(draws(config.grade_tokens, "grade"), config.grade_tokens, study.temperature), probabilities
+
+    prompts = [prompt_tokens(study, task_name, chat, item) for item in items] * len(slots)
+    columns = config.prompt_tokens + config.response_tokens + 1 + config.grading_prompt_tokens + grade_width
+    policy.select(slots, adapted=not base)
+    talk = policy.converse(len(each), columns)
+    talk.listen(prompts, config.prompt_tokens)
+    mark = talk.mark()
+    greedy = talk.speak(None, config.response_tokens, study.temperature)
+    talk.rewind(mark)
+    responses = talk.speak(draws(config.response_tokens, "response"), config.response_tokens, study.temperature)
+    gradings = [
+        grading_tokens(study, task_name, chat, item, response.tokens)
+        for item, response in zip(each, responses, strict=True)
+    ]
+    parts = list(zip(prompts, responses, gradings, strict=True))
+
+    apart_width = config.grading_prompt_tokens + (0 if fresh else config.prompt_tokens + config.response_tokens)
+    apart = [
+        grade_context(study, prompt, response.tokens, grading, goes_on=False) for prompt, response, grading in parts
+    ]
+    if fresh:
+        talk = policy.converse(len(each), apart_width + grade_width)
+        own_grades, own_soft = judge(talk, apart, apart_width, not base)
+    else:
+        nexts = [grade_context(study, prompt, said.tokens, grading, goes_on=True) for prompt, said, grading in parts]
+        own_grades, own_soft = judge(talk, nexts, 1 + config.grading_prompt_tokens, not base)
+    if base:
+        base_grades, base_soft = own_grades, own_soft
+    else:
+        talk = policy.converse(len(each), apart_width + grade_width)
+        base_grades, base_soft = judge(talk, apart, apart_width, False)
+
+    rows = []
+    for index, item in enumerate(each):
+        response = chat.text(responses[index].tokens)
+        score = task.evaluate(item, response)
+        row = {
+            "item": item["id"],
+            "response": response,
+            "truncated": not responses[index].stopped,
+            "score": score,
+            "accuracy": int(task.accurate(score)),
+            "greedy_accuracy": int(task.accurate(task.evaluate(item, chat.text(greedy[index].tokens)))),
+            "original_score": task.evaluate_original(item, response),
+            "finite": responses[index].finite and own_grades[index].finite,
+        }
+        for prefix, sampled, soft in (("", own_grades, own_soft), ("base_", base_grades, base_soft)):
+            text = chat.text(sampled[index].tokens)
+            grade = task.read_grade(text)
+            probabilities = soft[index].cpu().numpy()
+            mass = float(probabilities.sum())
+            row |= {
+                f"{prefix}grade_text": text,
+                f"{prefix}grade": grade.value,
+                f"{prefix}parse_status": grade.status,
+                f"{prefix}original_grade": task.read_grade_original(text),
+                f"{prefix}soft_grade": float(probabilities @ values) / mass if mass > 0 else None,
+                f"{prefix}soft_mass": mass,
+            }
+        rows.append(row)
+    size = len(items)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -1,0 +1,55 @@
+"""The tokens with which responses and grades are asked for: an item's fields, the config's template, the model's turns."""
+
+from __future__ import annotations
+
+from wireheading.config import Study
+from wireheading.policy.chat import Chat
+from wireheading.tasks import TASKS, Item, render_grading_prompt, render_prompt
+
+Tokens = tuple[int, ...]
+
+
+def prompt_tokens(study: Study, task_name: str, chat: Chat, item: Item) -> Tokens:
+    """The tokens with which an item's response is asked for, cut to the task's limit."""
+    task, config = TASKS[task_name], study.tasks[task_name]
+    fields = {name: item[name] for name in task.FIELDS}
+    return tuple(
+        chat.fit(
+            lambda cut: render_prompt(config.prompt, cut, task.FIELDS), fields, chat.first_turn, config.prompt_tokens
+        )
+    )
+
+
+def grading_tokens(study: Study, task_name: str, chat: Chat, item: Item, response: Tokens) -> Tokens:
+    """The tokens with which a response's grade is asked for: the conversation's next turn, or one of its own."""
+    task, config = TASKS[task_name], study.tasks[task_name]
+    fields = {name: item[name] for name in task.FIELDS} | {"response": chat.text(response)}
+
+    def next_turn(text: str) -> list[int]:
+        return chat.next_turn(text, response[-1])
+
+    return tuple(
+        chat.fit(
+            lambda cut: render_grading_prompt(config.grading_prompt, cut, cut["response"], task.FIELDS),
+            fields,
+            chat.first_turn if study.grading_context == "fresh" else next_turn,
+            config.grading_prompt_tokens,
+        )
+    )
+
+
+def grade_context(study: Study, prompt: Tokens, response: Tokens, grading: Tokens, *, goes_on: bool) -> Tokens:
+    """All that is fed to get a grade.
+
+    Args:
+        study: The study's settings.
+        prompt: Tokens of the prompt.
+        response: Tokens of the response.
+        grading: Tokens that ask for its grade.
+        goes_on: Whether they follow the response in its own conversation, whose cache holds the rest. If not, a
+            conversation is read from its beginning.
+    """
+    if study.grading_context == "fresh":
+        return grading
+    # The response's last token was never fed back, so it leads the next turn.
+    return (response[-1], *grading) if goes_on else (*prompt, *response, *grading)
