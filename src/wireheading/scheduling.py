@@ -1,0 +1,90 @@
+"""Which records a job makes and which of them are to be made again: what the workflow asks while it is parsed.
+
+Snakemake decides by names and modification times; it cannot see inside a record. So while parsing, each record's bytes
+are checked, and for one that is stale or corrupt a small file, newer than the record, becomes an input of its job.
+That needs nothing that Snakemake remembered, so it works in a fresh clone with copied results.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from wireheading.config import AXES, Run, Study
+from wireheading.records import State, inspect_record
+
+TARGETS = "WIREHEADING_TARGETS"
+"""Environment variable that tells Snakemake's job processes which records were named on the command line."""
+
+
+def record_pattern(study: Study) -> str:
+    """The path of a record with Snakemake's wildcards in it."""
+    return f"{study.results}/{{seed}}/{{model}}/{{task}}/{{condition}}.json"
+
+
+def requested_runs(study: Study, targets: Iterable[str]) -> list[Run]:
+    """The runs whose records are targets; all runs where no record is named.
+
+    A job's processes parse the workflow anew, with other targets: they take the first process's from the environment.
+    """
+    named = os.environ.get(TARGETS, "").split() or list(targets)
+    runs = {str(study.record_path(run)): run for run in study.runs()}
+    chosen = [runs[path] for path in runs if path in {os.path.normpath(name) for name in named}]
+    if not chosen:
+        return list(runs.values())
+    os.environ[TARGETS] = " ".join(named)
+    return chosen
+
+
+def job_outputs(study: Study, runs: Sequence[Run]) -> list[str]:
+    """The paths of all records that one job makes: the axes in lockstep filled in, wildcards for the others."""
+    free = {axis: f"{{{axis}}}" for axis in AXES if axis not in study.engine.lockstep}
+    pattern = record_pattern(study)
+    return list(dict.fromkeys(pattern.format(**{**_texts(run), **free}) for run in runs))
+
+
+def job_runs(study: Study, runs: Sequence[Run], wildcards: Mapping[str, str]) -> list[Run]:
+    """Those of some runs that are in the job with these wildcards, in the config's order."""
+    free = [axis for axis in AXES if axis not in study.engine.lockstep]
+    return [run for run in runs if all(_texts(run)[axis] == wildcards[axis] for axis in free)]
+
+
+def record_states(study: Study, runs: Iterable[Run]) -> dict[Run, State]:
+    """What the record of each run is worth."""
+    return {run: inspect_record(study.record_path(run), study.digest(run)) for run in runs}
+
+
+def redo_marker(study: Study, run: Run, state: State) -> Path:
+    """The file whose existence makes Snakemake redo a run's record."""
+    return Path(study.results, ".redo", f"{state}.{'.'.join(_texts(run).values())}")
+
+
+def mark_for_redoing(study: Study, states: Mapping[Run, State]) -> None:
+    """Makes the markers of stale and corrupt records, each newer than its record, and removes all others."""
+    markers = {redo_marker(study, run, state): run for run, state in states.items() if state in ("stale", "corrupt")}
+    for old in Path(study.results, ".redo").glob("*"):
+        if old not in markers:
+            old.unlink()
+    for marker, run in markers.items():
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        # Snakemake disregards a newer file of the same content as before, so the content is ever another.
+        marker.write_text(f"{time.time_ns()}\n")
+        newer = max(time.time(), study.record_path(run).stat().st_mtime + 1)
+        os.utime(marker, (newer, newer))
+
+
+def summary(states: Mapping[Run, State], most: int = 8) -> str:
+    """How many records there are of each kind, and the names of those that are to be made."""
+    counts = Counter(states.values())
+    lines = ["records: " + ", ".join(f"{counts[state]} {state}" for state in ("valid", "missing", "stale", "corrupt"))]
+    todo = [f"  {state}: {run}" for run, state in states.items() if state != "valid"]
+    if 0 < len(todo) < len(states):
+        lines += todo[:most] + ([f"  and {len(todo) - most} more"] if len(todo) > most else [])
+    return "\n".join(lines)
+
+
+def _texts(run: Run) -> dict[str, str]:
+    return {axis: str(value) for axis, value in run._asdict().items()}

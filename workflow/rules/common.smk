@@ -1,0 +1,42 @@
+# What the other rule files share.
+#
+# Needs the merged config; makes STUDY (the checked config), RUNS (those asked for), RECORDS (their paths), and the
+# markers of records that are to be made again.
+
+import re
+import sys
+
+from snakemake.exceptions import WorkflowError
+from wireheading import scheduling
+from wireheading.config import AXES, ConfigError, load_study
+
+try:
+    STUDY = load_study(config)
+except ConfigError as error:
+    raise WorkflowError(error) from None
+
+JOB = ".".join(f"{{{axis}}}" for axis in AXES if axis not in STUDY.engine.lockstep) or "all"
+RUNS = scheduling.requested_runs(STUDY, sys.argv[1:])
+RECORDS = [str(STUDY.record_path(run)) for run in RUNS]
+STATES = scheduling.record_states(STUDY, RUNS)
+FIGURES = ("learning_curves", "grade_inflation", "reward_vs_accuracy")
+
+if workflow.is_main_process:
+    scheduling.mark_for_redoing(STUDY, STATES)
+    logger.info(scheduling.summary(STATES))
+
+
+def redo_markers(wildcards):
+    """Markers of the stale and corrupt records of a job."""
+    return [
+        str(scheduling.redo_marker(STUDY, run, STATES[run]))
+        for run in scheduling.job_runs(STUDY, RUNS, wildcards)
+        if STATES[run] in ("stale", "corrupt")
+    ]
+
+
+wildcard_constraints:
+    seed=r"\d+",
+    model="|".join(map(re.escape, STUDY.models)),
+    task="|".join(STUDY.tasks),
+    condition=r"[a-z]+",

@@ -1,0 +1,32 @@
+# The runs.
+#
+# Needs a model and the items of its tasks; makes the record and the transcripts of every run in the job. Records that
+# are valid already are neither deleted nor made again (`update`); the markers name those that are stale or corrupt.
+
+
+rule rl_run:
+    input:
+        model=ancient(f"{STUDY.resources}/models/{{model}}"),
+        data=ancient(
+            expand(
+                f"{STUDY.resources}/data/{{task}}/{{part}}.jsonl",
+                task=STUDY.tasks if "task" in STUDY.engine.lockstep else "{task}",
+                part=("train", "heldout"),
+            )
+        ),
+        redo=redo_markers,
+    output:
+        update(scheduling.job_outputs(STUDY, RUNS)),
+    log:
+        f"logs/rl_run/{JOB}.log",
+    benchmark:
+        f"logs/rl_run/{JOB}.benchmark.tsv"
+    threads: STUDY.engine.threads
+    resources:
+        gpu=1,
+        mem_mb=2000,
+        runtime=60,
+    conda:
+        "../../envs/run.yaml"
+    script:
+        "../scripts/rl_run.py"

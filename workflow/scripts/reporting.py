@@ -1,0 +1,20 @@
+"""What the rules' scripts say goes to the terminal and to the rule's log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def reporting(log: str) -> Iterator[Callable[[str], None]]:
+    """Gives a function that writes a line to standard error and to a log file."""
+    with Path(log).open("w", encoding="utf-8") as file:
+
+        def report(line: str) -> None:
+            for stream in (sys.stderr, file):
+                print(line, file=stream, flush=True)
+
+        yield report

@@ -1,0 +1,16 @@
+"""Rule `rl_run`: does the runs of one job."""
+
+from pathlib import Path
+
+from reporting import reporting
+from snakemake.script import snakemake
+
+from wireheading.config import load_study
+from wireheading.lockstep import run_job
+from wireheading.scheduling import job_runs
+
+study = load_study(snakemake.config)
+axes = job_runs(study, study.runs(), snakemake.wildcards)
+wanted = [run for run in axes if str(study.record_path(run)) in set(snakemake.output)]
+with reporting(snakemake.log[0]) as report:
+    run_job(study, axes, wanted, Path(snakemake.input.model), Path(study.resources, "data"), report)
