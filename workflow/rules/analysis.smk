@@ -13,11 +13,11 @@ rule aggregate:
         "logs/aggregate.log",
     benchmark:
         "logs/aggregate.benchmark.tsv"
+    conda:
+        "../../envs/analysis.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
-    conda:
-        "../../envs/analysis.yaml"
     script:
         "../scripts/aggregate.py"
 
@@ -49,10 +49,10 @@ rule figures:
         "logs/figures.log",
     benchmark:
         "logs/figures.benchmark.tsv"
+    conda:
+        "../../envs/analysis.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
-    conda:
-        "../../envs/analysis.yaml"
     script:
         "../scripts/figures.py"

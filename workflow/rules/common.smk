@@ -15,7 +15,10 @@ try:
 except ConfigError as error:
     raise WorkflowError(error) from None
 
-JOB = ".".join(f"{{{axis}}}" for axis in AXES if axis not in STUDY.engine.lockstep) or "all"
+JOB = (
+    ".".join(f"{{{axis}}}" for axis in AXES if axis not in STUDY.engine.lockstep)
+    or "all"
+)
 RUNS = scheduling.requested_runs(STUDY, sys.argv[1:])
 RECORDS = [str(STUDY.record_path(run)) for run in RUNS]
 STATES = scheduling.record_states(STUDY, RUNS)

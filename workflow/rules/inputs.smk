@@ -10,12 +10,12 @@ rule train_model:
         "logs/train_model/{model}.log",
     benchmark:
         "logs/train_model/{model}.benchmark.tsv"
+    conda:
+        "../../envs/run.yaml"
     threads: STUDY.engine.threads
     resources:
         mem_mb=2000,
         runtime=30,
-    conda:
-        "../../envs/run.yaml"
     script:
         "../scripts/train_model.py"
 
@@ -28,10 +28,10 @@ rule freeze_data:
         "logs/freeze_data/{task}.log",
     benchmark:
         "logs/freeze_data/{task}.benchmark.tsv"
+    conda:
+        "../../envs/run.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
-    conda:
-        "../../envs/run.yaml"
     script:
         "../scripts/freeze_data.py"

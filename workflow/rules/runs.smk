@@ -21,12 +21,12 @@ rule rl_run:
         f"logs/rl_run/{JOB}.log",
     benchmark:
         f"logs/rl_run/{JOB}.benchmark.tsv"
+    conda:
+        "../../envs/run.yaml"
     threads: STUDY.engine.threads
     resources:
         gpu=1,
         mem_mb=2000,
         runtime=60,
-    conda:
-        "../../envs/run.yaml"
     script:
         "../scripts/rl_run.py"

@@ -1,14 +1,17 @@
 """Rule `aggregate`: makes tables of all records, and then removes the checkpoints of those that are believed."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reporting import reporting
-from snakemake.script import snakemake
-
 from wireheading.analysis.tables import write_tables
+
 from wireheading.config import load_study
 
+if TYPE_CHECKING:
+    from snakemake.script import Snakemake
+
+    snakemake: Snakemake
+
 with reporting(snakemake.log[0]) as report:
-    write_tables(
-        load_study(snakemake.config), Path(snakemake.output.rounds), Path(snakemake.output.runs), report
-    )
+    write_tables(load_study(snakemake.config), Path(snakemake.output.rounds), Path(snakemake.output.runs), report)

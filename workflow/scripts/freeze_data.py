@@ -1,12 +1,17 @@
 """Rule `freeze_data`: chooses the items of a task and freezes them to files."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reporting import reporting
-from snakemake.script import snakemake
 
 from wireheading.config import load_study
 from wireheading.data import freeze_items, write_items
+
+if TYPE_CHECKING:
+    from snakemake.script import Snakemake
+
+    snakemake: Snakemake
 
 study = load_study(snakemake.config)
 task = snakemake.wildcards.task

@@ -1,13 +1,18 @@
 """Rule `rl_run`: does the runs of one job."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reporting import reporting
-from snakemake.script import snakemake
 
 from wireheading.config import load_study
 from wireheading.lockstep import run_job
 from wireheading.scheduling import job_runs
+
+if TYPE_CHECKING:
+    from snakemake.script import Snakemake
+
+    snakemake: Snakemake
 
 study = load_study(snakemake.config)
 axes = job_runs(study, study.runs(), snakemake.wildcards)

@@ -84,7 +84,8 @@ class Chat:
             ids = ids[: -(len(prompt) - limit)]
             if not ids:
                 raise ValueError(
-                    f"a prompt has {len(prompt)} tokens without its {longest}, more than {limit}; raise the limit"
+                    f"a prompt has {len(prompt)} tokens even with its {longest} cut away, more than {limit}; "
+                    "shorten the template or raise the config's limit"
                 )
             fields[longest] = self.text(ids)
         return prompt

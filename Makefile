@@ -1,0 +1,30 @@
+# make demo   installs everything into .venv and runs the whole study on the embedded model
+# make test   installs likewise and runs every check
+
+PYTHON ?= python3
+BIN := .venv/bin
+SNAKEMAKE := $(BIN)/snakemake --profile profiles/demo
+
+.PHONY: demo test
+
+demo: .venv/installed
+	@started=$$(date +%s) && $(SNAKEMAKE) && $(SNAKEMAKE) --report reports/report.html && \
+	awk 'FNR == 2 { printf "%s: %.0f s, peak memory %.0f MB\n", FILENAME, $$1, $$3 }' \
+		logs/train_model/tiny.benchmark.tsv logs/rl_run/tiny.benchmark.tsv && \
+	echo "whole demo: $$(($$(date +%s) - started)) s" && echo "the report is at reports/report.html"
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(SNAKEMAKE) --lint
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/pytest -q
+
+.venv/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("$(PYTHON) is Python %d.%d; give make PYTHON=<3.11 or later>" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet -r requirements.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
