@@ -1,0 +1,1 @@
+"""From records to tables, from tables to estimates and verdicts, from those to figures and pages."""

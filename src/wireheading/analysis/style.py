@@ -1,0 +1,39 @@
+"""One look for every figure: colours that colour-blind readers can tell apart, vector graphics that do not change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from wireheading.files import replacing
+
+mpl.use("Agg")
+
+# Okabe and Ito's palette.
+COLOURS = {
+    "control": "#56B4E9",
+    "selfgrade": "#D55E00",
+    "honest": "#009E73",
+    "decoupled": "#CC79A7",
+    "frozen": "#E69F00",
+}
+"""A condition has the same colour in every figure."""
+
+
+def use_style() -> None:
+    """Sets the look of the figures that are drawn from now on."""
+    sns.set_theme(style="whitegrid", context="paper")
+    # A fixed salt and no date: the same data give the same bytes.
+    mpl.rcParams.update({"svg.hashsalt": "wireheading", "svg.fonttype": "none", "axes.titleweight": "bold"})
+
+
+def save(figure: Figure, data: pd.DataFrame, path: Path) -> None:
+    """Writes a figure as SVG, and what it shows as CSV beside it."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="svg", bbox_inches="tight", metadata={"Date": None})
+    with replacing(path.with_suffix(".csv")) as temporary:
+        data.to_csv(temporary, index=False)
