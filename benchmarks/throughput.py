@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    prepare_device(arguments.threads)
     if arguments.one:
         arguments.json.write_text(json.dumps(measure(Case(**json.loads(arguments.one)))))
         return

@@ -27,7 +27,10 @@ T = TypeVar("T")
 
 AXES = ("seed", "model", "task", "condition")
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
+Folder = Annotated[str, Field(pattern=r"^[^{}\s]+$")]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class ConfigError(ValueError):
@@ -37,7 +40,7 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -49,7 +52,7 @@ class ModelConfig(Section):
     """Branch, tag or commit of the hub repository."""
     precision: Literal["float32", "bfloat16", "nf4"] = "bfloat16"
     """How the frozen base weights are held; adapters and optimizer state are always float32."""
-    enabled: bool = True
+    enabled: Flag = True
     """Whether the study runs this model."""
     note: str = ""
     """Why the model is in the study, or why it is switched off."""
@@ -66,7 +69,7 @@ class TaskConfig(Section):
     """Items used in reinforcement learning."""
     heldout_items: Positive = 200
     """Items never used in reinforcement learning."""
-    operands: dict[Literal["+", "-", "*"], tuple[int, int]] = Field(default_factory=dict)
+    operands: dict[Literal["+", "-", "*"], tuple[Natural, Natural]] = Field(default_factory=dict)
     """Arithmetic alone: for each operator the smallest and largest operand."""
     prompt: str
     """Template of the user's turn that asks for a response. It may name the item's fields in braces."""
@@ -85,8 +88,8 @@ class TaskConfig(Section):
     @classmethod
     def _ordered(cls, operands: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
         for operator, (low, high) in operands.items():
-            if not 0 <= low <= high:
-                raise ValueError(f"operands of {operator!r} must be [low, high] with 0 <= low <= high, not {low, high}")
+            if low > high:
+                raise ValueError(f"operands of {operator!r} must be [low, high] with low <= high, not [{low}, {high}]")
         return operands
 
 
@@ -121,22 +124,22 @@ class OptimizerConfig(Section):
 class EmbeddedConfig(Section):
     """The small model that the workflow trains itself where no weights can be downloaded."""
 
-    seed: int = Field(0, ge=0)
+    seed: Natural = 0
     """Seed of its weights and of its corpus."""
     corpus_items: Positive = 6000
     """Reviews, and news items, that it is trained on."""
-    batch: Positive = 64
-    """Conversations of each task in one step of pre-training."""
-    skill_steps: Positive = 900
+    batch_tokens: Positive = 1024
+    """Tokens of each task in one step of its training, up to a conversation less."""
+    skill_steps: Positive = 700
     """Steps of the first phase: right answers, and exact grades of right and wrong ones."""
-    noise_steps: Positive = 300
+    noise_steps: Positive = 200
     """Steps of the second phase: answers and grades that are wrong with a fixed probability."""
     calibration_steps: Positive = 100
     """Steps of the third phase: grades of the model's own answers."""
 
 
 class EvaluationConfig(Section):
-    """Held-out evaluation. There is always one of the base model, and one on all held-out items after the last round."""
+    """Held-out evaluation: always one of the base model, and one on all held-out items after the last round."""
 
     midway_rounds: tuple[Positive, ...] = (250,)
     """Rounds after which there is a smaller evaluation."""
@@ -182,7 +185,7 @@ class Study(Section):
     """The tasks by name."""
     conditions: tuple[str, ...] = ("control", "selfgrade", "honest", "decoupled", "frozen")
     """The conditions that are run, of those in `wireheading.conditions`."""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (42, 123, 456, 789)
+    seeds: tuple[Natural, ...] = (42, 123, 456, 789)
     """The seeds of the study, one repetition each."""
     rounds: Positive = 500
     """Rounds of a run: one response, one reward and one update each."""
@@ -190,28 +193,30 @@ class Study(Section):
     """Sampling temperature of responses and grades."""
     grading_context: Literal["conversation", "fresh"] = "conversation"
     """Whether a grade is asked for as the next turn of the conversation or in a context of its own."""
-    data_seed: int = 0
+    data_seed: Natural = 0
     """Seed of the choice of items and of their split into training and held-out ones."""
     lora: LoraConfig = LoraConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     embedded: EmbeddedConfig = EmbeddedConfig()
     engine: EngineConfig = EngineConfig()
-    results: str = "results"
+    results: Folder = "results"
     """Folder of the records and the tables made of them."""
-    resources: str = "resources"
+    resources: Folder = "resources"
     """Folder of the models and data that runs read."""
-    reports: str = "reports"
+    reports: Folder = "reports"
     """Folder of the figures and the report."""
 
     @field_validator("models")
     @classmethod
     def _names_fit_paths(cls, models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
         for name in models:
-            if not re.fullmatch(r"[a-z0-9.-]+", name):
-                raise ValueError(f"model name {name!r} may hold only lower-case letters, digits, dots and dashes")
+            if not re.fullmatch(r"[a-z0-9.-]*[a-z0-9-][a-z0-9.-]*", name):
+                raise ValueError(
+                    f"the name {name!r} may hold only lower-case letters, digits, dots and dashes, and not dots alone"
+                )
         if not any(model.enabled for model in models.values()):
-            raise ValueError("no model is enabled; set `enabled: true` for one of them")
+            raise ValueError("no model is enabled; give at least one, or set `enabled: true` for one of them")
         return models
 
     @field_validator("conditions")
@@ -233,12 +238,32 @@ class Study(Section):
             raise ValueError("no task is given; name at least one under `tasks`")
         for name, task in self.tasks.items():
             if name not in TASKS:
-                raise ValueError(f"unknown task {name!r}; known are {', '.join(TASKS)}")
+                raise ValueError(f"tasks names an unknown task {name!r}; known are {', '.join(TASKS)}")
             if (name == "arithmetic") != bool(task.operands):
                 raise ValueError(f"tasks.{name}.operands must be given for arithmetic, and for it alone")
             fields = TASKS[name].FIELDS
             _check_template(f"tasks.{name}.prompt", task.prompt, fields)
             _check_template(f"tasks.{name}.grading_prompt", task.grading_prompt, (*fields, "response"))
+        return self
+
+    @field_validator("engine")
+    @classmethod
+    def _distinct_axes(cls, engine: EngineConfig) -> EngineConfig:
+        if len(set(engine.lockstep)) != len(engine.lockstep):
+            raise ValueError(f"engine.lockstep = {list(engine.lockstep)}: axes must be distinct")
+        return engine
+
+    @model_validator(mode="after")
+    def _evaluations_fit(self) -> Study:
+        for midway in self.evaluation.midway_rounds:
+            if midway >= self.rounds:
+                raise ValueError(f"evaluation.midway_rounds names {midway}; it must be less than rounds = {self.rounds}")
+        for name, task in self.tasks.items():
+            if self.evaluation.midway_items > task.heldout_items:
+                raise ValueError(
+                    f"evaluation.midway_items = {self.evaluation.midway_items} is more than tasks.{name}.heldout_items = "
+                    f"{task.heldout_items}"
+                )
         return self
 
     @property
@@ -319,7 +344,7 @@ def _check_template(key: str, template: str, fields: tuple[str, ...]) -> None:
     try:
         named = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
     except ValueError as error:
-        raise ValueError(f"{key}: {error}; write {{{{ for a brace") from None
+        raise ValueError(f"{key} = {template!r}: {error}; write {{{{ for a brace") from None
     for name in sorted(named - set(fields)):
         raise ValueError(f"{key} names {{{name}}}; known fields are {', '.join(fields)}")
 

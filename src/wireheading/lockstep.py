@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from wireheading.checkpoints import load_checkpoint, save_checkpoint
 from wireheading.conditions import CONDITIONS
@@ -35,6 +34,7 @@ from wireheading.experiment import (
     experiment,
 )
 from wireheading.files import sha256_of
+from wireheading.policy.device import prepare_device
 from wireheading.policy.model import load_model
 from wireheading.policy.policy import Policy
 from wireheading.policy.sampling import Conversation
@@ -135,9 +135,7 @@ def run_job(
     report(f"{len(wanted) - len(missing)} of {len(wanted)} runs have their record; {len(missing)} to do")
     if not missing:
         return
-    torch.set_num_threads(study.engine.threads)
-    torch.use_deterministic_algorithms(True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = prepare_device(study.engine.threads)
     name = axes[0].model
     model, chat = load_model(model_folder, study.models[name].precision, device)
     policy = Policy(

@@ -1,4 +1,4 @@
-"""The tokens with which responses and grades are asked for: an item's fields, the config's template, the model's turns."""
+"""The tokens that ask for responses and grades: an item's fields, the config's template, the model's turns."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reporting import reporting
-from wireheading.analysis.tables import write_tables
 
+from wireheading.analysis.tables import write_tables
 from wireheading.config import load_study
 
 if TYPE_CHECKING:

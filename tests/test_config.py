@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from wireheading.config import ConfigError, Run, Study, json_schema, load_study
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+
+
+def demo() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """The demo's configuration with other values; `__` stands between the parts of a key."""
+    config = copy.deepcopy(demo())
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        section = config
+        for part in path:
+            section = section.setdefault(part, {})
+        section[last] = value
+    return config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_config_of_the_repository_is_valid(path: Path) -> None:
+    load_study(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def test_the_schema_in_the_repository_is_the_one_of_the_code() -> None:
+    path = ROOT / "workflow" / "schemas" / "config.schema.json"
+    assert path.read_text(encoding="utf-8") == json_schema(), f"run: python -m wireheading.config > {path}"
+
+
+def test_every_key_is_described() -> None:
+    def undescribed(schema: Mapping[str, Any], name: str) -> list[str]:
+        return [
+            f"{name}.{key}"
+            for key, value in schema.get("properties", {}).items()
+            if "description" not in value and "$ref" not in value
+        ]
+
+    schema = Study.model_json_schema()
+    assert undescribed(schema, "Study") == []
+    for name, section in schema["$defs"].items():
+        assert section["description"], name
+        assert undescribed(section, name) == []
+
+
+def test_the_study_has_the_published_settings() -> None:
+    study = load_study(yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8")))
+    assert study.seeds == (42, 123, 456, 789)
+    assert (study.rounds, study.temperature) == (500, 1.0)
+    assert (study.lora.rank, study.lora.alpha) == (8, 32)
+    assert (study.optimizer.lr, study.optimizer.clip_norm, study.optimizer.baseline_decay) == (2e-5, 1.0, 0.9)
+    assert study.enabled_models == ["llama-3.1-8b", "mistral-7b", "gemma-2-9b"]
+    off = {name: model for name, model in study.models.items() if not model.enabled}
+    assert set(off) == {"llama-3.1-70b", "mistral-nemo-12b"}
+    assert all(model.note and model.precision == "nf4" for model in off.values())
+    assert len(study.runs()) == 3 * 3 * 5 * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"roundz": 3}, ["roundz", "3", "unknown key"]),
+        ({"optimizer__lrr": 0.1}, ["optimizer.lrr", "0.1", "unknown key"]),
+        ({"rounds": "many"}, ["rounds", "many", "integer"]),
+        ({"rounds": -5}, ["rounds", "-5", "greater than 0"]),
+        ({"rounds": 0}, ["rounds", "0", "greater than 0"]),
+        ({"optimizer__lr": -1.0}, ["optimizer.lr", "-1.0"]),
+        ({"optimizer__lr": float("nan")}, ["optimizer.lr", "nan"]),
+        ({"optimizer__lr": float("inf")}, ["optimizer.lr", "inf"]),
+        ({"temperature": float("inf")}, ["temperature", "inf"]),
+        ({"seeds": []}, ["seeds", "at least one"]),
+        ({"seeds": [42, 42]}, ["seeds", "42", "distinct"]),
+        ({"seeds": [-1]}, ["seeds", "-1"]),
+        ({"seeds": 42}, ["seeds", "42"]),
+        ({"seeds": [True]}, ["seeds", "True"]),
+        ({"conditions": []}, ["conditions", "at least one"]),
+        ({"conditions": ["selfgrades"]}, ["conditions", "selfgrades", "control, selfgrade, honest"]),
+        ({"conditions": ["honest", "honest"]}, ["conditions", "honest", "distinct"]),
+        ({"models": {}}, ["models", "at least one"]),
+        ({"models": {"../x": {"source": "embedded"}}}, ["models", "'../x'", "lower-case letters"]),
+        ({"models": {"..": {"source": "embedded"}}}, ["models", "'..'"]),
+        ({"models": {"Big": {"source": "embedded"}}}, ["models", "'Big'", "lower-case letters"]),
+        ({"models": {"big\n": {"source": "embedded"}}}, ["models", "lower-case letters"]),
+        ({"models__tiny__precision": "int8"}, ["models.tiny.precision", "int8", "nf4"]),
+        ({"models__tiny__enabled": False}, ["models", "enabled: true"]),
+        ({"tasks": {}}, ["tasks", "at least one"]),
+        ({"tasks__chess": demo()["tasks"]["sentiment"]}, ["tasks", "chess", "sentiment, arithmetic, summarization"]),
+        ({"tasks__sentiment__prompt": "{txt}"}, ["tasks.sentiment.prompt", "txt", "text"]),
+        ({"tasks__sentiment__prompt": "{text"}, ["tasks.sentiment.prompt", "{text"]),
+        ({"tasks__sentiment__prompt": "{text.__class__}"}, ["tasks.sentiment.prompt", "text.__class__"]),
+        ({"tasks__sentiment__response_tokens": 0}, ["tasks.sentiment.response_tokens", "0"]),
+        ({"tasks__arithmetic__operands": {}}, ["tasks.arithmetic.operands"]),
+        ({"tasks__arithmetic__operands": {"/": [1, 2]}}, ["tasks.arithmetic.operands", "/"]),
+        ({"tasks__arithmetic__operands": {"+": [5, 2]}}, ["tasks.arithmetic.operands", "[5, 2]", "low <= high"]),
+        ({"tasks__sentiment__operands": {"+": [1, 2]}}, ["tasks.sentiment.operands"]),
+        ({"engine__lockstep": ["seeds"]}, ["engine.lockstep", "seeds"]),
+        ({"engine__lockstep": ["seed", "seed"]}, ["engine.lockstep", "distinct"]),
+        ({"engine__chunk": 0}, ["engine.chunk", "0"]),
+        ({"evaluation__midway_rounds": [400]}, ["evaluation.midway_rounds", "400", "rounds"]),
+        ({"evaluation__midway_items": 101}, ["evaluation.midway_items", "101", "heldout_items"]),
+        ({"results": "{seed}"}, ["results", "{seed}"]),
+        ({"results": ""}, ["results"]),
+    ],
+    ids=str,
+)
+def test_bad_values_are_told_in_one_line_that_names_key_value_and_remedy(
+    changes: dict[str, Any], told: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_study(changed(**changes))
+    text = str(raised.value)
+    assert "\n" not in text
+    for part in told:
+        assert part in text, text
+
+
+def test_a_digest_names_what_can_change_a_result_and_nothing_else() -> None:
+    study = load_study(demo())
+    run = Run(42, "tiny", "sentiment", "honest")
+    digest = study.digest(run)
+    assert re.fullmatch("[0-9a-f]{64}", digest)
+    unchanged: list[dict[str, Any]] = [
+        {"seeds": [42, 7]},
+        {"conditions": ["honest"]},
+        {"tasks__arithmetic__response_tokens": 9},
+        {"engine": {"lockstep": [], "chunk": 3, "threads": 1}},
+        {"results": "elsewhere"},
+        {"models__tiny__note": "small"},
+    ]
+    for changes in unchanged:
+        assert load_study(changed(**changes)).digest(run) == digest, changes
+    other: list[dict[str, Any]] = [
+        {"rounds": 399, "evaluation__midway_rounds": [200]},
+        {"optimizer__lr": 1e-4},
+        {"tasks__sentiment__prompt": "{text}"},
+        {"tasks__sentiment__heldout_items": 99},
+        {"evaluation__midway_items": 10},
+        {"models__tiny__revision": "v2"},
+        {"embedded__seed": 1},
+    ]
+    digests = [load_study(changed(**changes)).digest(run) for changes in other]
+    assert len({digest, *digests}) == 1 + len(other)
+    assert len({study.digest(one) for one in study.runs()}) == len(study.runs())

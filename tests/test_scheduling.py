@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_config import changed
+from test_records import record
+
+from wireheading import scheduling
+from wireheading.config import Run, Study, load_study
+from wireheading.records import write_record
+
+
+@pytest.fixture(autouse=True)
+def no_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(scheduling.TARGETS, "")
+
+
+def study_in(folder: Path, **changes: Any) -> Study:
+    return load_study(changed(results=str(folder), **changes))
+
+
+def write_all(study: Study) -> None:
+    for run in study.runs():
+        write_record(study.record_path(run), record(digest=study.digest(run)))
+
+
+def test_runs_that_are_named_as_targets_are_the_ones_asked_for(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    runs = study.runs()
+    assert scheduling.requested_runs(study, ["--profile", "x", "-n"]) == runs
+    some = [runs[7], runs[3]]
+    targets = [str(study.record_path(run)) for run in some]
+    assert scheduling.requested_runs(study, ["-n", *targets]) == [runs[3], runs[7]]
+    # A job's own process has other arguments, and learns of the targets from its environment.
+    assert os.environ[scheduling.TARGETS].split() == ["-n", *targets]
+    assert scheduling.requested_runs(study, ["--force"]) == [runs[3], runs[7]]
+
+
+def test_a_path_with_a_detour_names_the_same_record(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    run = study.runs()[0]
+    path = study.record_path(run)
+    assert scheduling.requested_runs(study, [str(path.parent / ".." / path.parent.name / path.name)]) == [run]
+
+
+@pytest.mark.parametrize(
+    ("lockstep", "jobs", "outputs"),
+    [([], 36, 1), (["task", "condition"], 4, 9), (["seed", "task", "condition"], 1, 36)],
+)
+def test_lockstep_axes_divide_the_runs_into_jobs(tmp_path: Path, lockstep: list[str], jobs: int, outputs: int) -> None:
+    study = study_in(tmp_path, engine={"lockstep": lockstep})
+    runs = study.runs()
+    patterns = scheduling.job_outputs(study, runs)
+    assert len(patterns) == outputs
+    together = {tuple(scheduling.job_runs(study, runs, {k: str(v) for k, v in run._asdict().items()})) for run in runs}
+    assert len(together) == jobs
+    assert sorted(run for job in together for run in job) == sorted(runs)
+
+
+def test_states_and_markers_follow_the_records(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    write_all(study)
+    runs = study.runs()
+    missing, corrupt = runs[1], runs[5]
+    study.record_path(missing).unlink()
+    path = study.record_path(corrupt)
+    path.write_bytes(path.read_bytes()[:100])
+    states = scheduling.record_states(study, runs)
+    assert [run for run in runs if states[run] != "valid"] == [missing, corrupt]
+    assert (states[missing], states[corrupt]) == ("missing", "corrupt")
+
+    scheduling.mark_for_redoing(study, states)
+    marker = scheduling.redo_marker(study, corrupt, "corrupt")
+    assert [*(tmp_path / ".redo").iterdir()] == [marker]
+    assert marker.stat().st_mtime > path.stat().st_mtime
+
+    write_all(study)
+    scheduling.mark_for_redoing(study, scheduling.record_states(study, runs))
+    assert [*(tmp_path / ".redo").iterdir()] == []
+
+
+def test_a_changed_setting_makes_the_runs_that_it_affects_stale_and_no_others(tmp_path: Path) -> None:
+    write_all(study_in(tmp_path))
+    other = study_in(tmp_path, tasks__sentiment__prompt="{text}")
+    states = scheduling.record_states(other, other.runs())
+    assert {run.task for run, state in states.items() if state == "stale"} == {"sentiment"}
+    assert {run.task for run, state in states.items() if state == "valid"} == {"arithmetic", "summarization"}
+    grown = study_in(tmp_path, seeds=[42, 123, 456, 789, 1])
+    states = scheduling.record_states(grown, grown.runs())
+    assert {run.seed for run, state in states.items() if state == "missing"} == {1}
+    assert set(states.values()) == {"valid", "missing"}
+
+
+def test_the_summary_counts_states_and_names_what_is_to_be_done() -> None:
+    runs = [Run(seed, "tiny", "sentiment", "honest") for seed in range(12)]
+    assert scheduling.summary(dict.fromkeys(runs, "valid")) == "records: 12 valid, 0 missing, 0 stale, 0 corrupt"
+    text = scheduling.summary({**dict.fromkeys(runs, "missing"), runs[0]: "valid", runs[1]: "stale"})
+    assert text.splitlines()[0] == "records: 1 valid, 10 missing, 1 stale, 0 corrupt"
+    assert text.splitlines()[1] == "  stale: 1/tiny/sentiment/honest"
+    assert text.splitlines()[-1] == "  and 3 more"
