@@ -35,6 +35,7 @@ from wireheading.experiment import EndRound, GradeNext, Respond, Update, experim
 from wireheading.lockstep import Job, Live
 from wireheading.policy.attention import use_exact_attention
 from wireheading.policy.chat import Chat
+from wireheading.policy.device import prepare_device
 from wireheading.policy.lora import TARGETS
 from wireheading.policy.model import load_model
 from wireheading.policy.policy import Policy

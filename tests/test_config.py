@@ -104,14 +104,14 @@ def test_the_study_has_the_published_settings() -> None:
         ({"tasks__sentiment__prompt": "{text.__class__}"}, ["tasks.sentiment.prompt", "text.__class__"]),
         ({"tasks__sentiment__response_tokens": 0}, ["tasks.sentiment.response_tokens", "0"]),
         ({"tasks__arithmetic__operands": {}}, ["tasks.arithmetic.operands"]),
-        ({"tasks__arithmetic__operands": {"/": [1, 2]}}, ["tasks.arithmetic.operands", "/"]),
+        ({"tasks__arithmetic__operands": {"/": [1, 2]}}, ["tasks.arithmetic.operands", "'/'", "+, -, *"]),
         ({"tasks__arithmetic__operands": {"+": [5, 2]}}, ["tasks.arithmetic.operands", "[5, 2]", "low <= high"]),
         ({"tasks__sentiment__operands": {"+": [1, 2]}}, ["tasks.sentiment.operands"]),
         ({"engine__lockstep": ["seeds"]}, ["engine.lockstep", "seeds"]),
         ({"engine__lockstep": ["seed", "seed"]}, ["engine.lockstep", "distinct"]),
         ({"engine__chunk": 0}, ["engine.chunk", "0"]),
-        ({"evaluation__midway_rounds": [400]}, ["evaluation.midway_rounds", "400", "rounds"]),
-        ({"evaluation__midway_items": 101}, ["evaluation.midway_items", "101", "heldout_items"]),
+        ({"evaluation__midway_rounds": [0]}, ["evaluation.midway_rounds", "0"]),
+        ({"tasks__arithmetic__train_items": 1000}, ["tasks.arithmetic.operands", "1060", "fewer items"]),
         ({"results": "{seed}"}, ["results", "{seed}"]),
         ({"results": ""}, ["results"]),
     ],
@@ -144,7 +144,7 @@ def test_a_digest_names_what_can_change_a_result_and_nothing_else() -> None:
     for changes in unchanged:
         assert load_study(changed(**changes)).digest(run) == digest, changes
     other: list[dict[str, Any]] = [
-        {"rounds": 399, "evaluation__midway_rounds": [200]},
+        {"rounds": 399},
         {"optimizer__lr": 1e-4},
         {"tasks__sentiment__prompt": "{text}"},
         {"tasks__sentiment__heldout_items": 99},

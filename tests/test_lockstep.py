@@ -46,7 +46,7 @@ def make_study(results: Path, **changes: Any) -> Study:
             "tasks": {
                 "arithmetic": {
                     "data": "generated",
-                    "operands": {"+": [0, 9]},
+                    "operands": {"+": [0, 99]},
                     "prompt": "{question}=",
                     "grading_prompt": "ok?",
                     **limits,

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from wireheading.errors import InputError
 from wireheading.files import replacing, sha256_of
 
 KEPT = 2
@@ -99,7 +100,7 @@ def load_checkpoint(folder: Path, identity: str, report: Callable[[str], None]) 
     return None
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A state that cannot be gone on from."""
 
 

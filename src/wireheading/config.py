@@ -18,22 +18,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wireheading.conditions import CONDITIONS
-from wireheading.tasks import TASKS
+from wireheading.errors import InputError
+from wireheading.tasks import TASKS, arithmetic
 
 T = TypeVar("T")
 
 AXES = ("seed", "model", "task", "condition")
 
-Positive = Annotated[int, Field(gt=0, strict=True)]
-Natural = Annotated[int, Field(ge=0, strict=True)]
+
+def _no_flag(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not true or false")
+    return value
+
+
+Positive = Annotated[int, Field(gt=0), BeforeValidator(_no_flag)]
+Natural = Annotated[int, Field(ge=0), BeforeValidator(_no_flag)]
 Folder = Annotated[str, Field(pattern=r"^[^{}\s]+$")]
 Flag = Annotated[bool, Field(strict=True)]
 
 
-class ConfigError(ValueError):
+class ConfigError(InputError):
     """A configuration that cannot be run. Its text is one line: the key, the value, the remedy."""
 
 
@@ -69,7 +77,7 @@ class TaskConfig(Section):
     """Items used in reinforcement learning."""
     heldout_items: Positive = 200
     """Items never used in reinforcement learning."""
-    operands: dict[Literal["+", "-", "*"], tuple[Natural, Natural]] = Field(default_factory=dict)
+    operands: dict[str, tuple[Natural, Natural]] = Field(default_factory=dict)
     """Arithmetic alone: for each operator the smallest and largest operand."""
     prompt: str
     """Template of the user's turn that asks for a response. It may name the item's fields in braces."""
@@ -88,6 +96,8 @@ class TaskConfig(Section):
     @classmethod
     def _ordered(cls, operands: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
         for operator, (low, high) in operands.items():
+            if operator not in arithmetic.OPERATORS:
+                raise ValueError(f"unknown operator {operator!r}; known are {', '.join(arithmetic.OPERATORS)}")
             if low > high:
                 raise ValueError(f"operands of {operator!r} must be [low, high] with low <= high, not [{low}, {high}]")
         return operands
@@ -142,9 +152,9 @@ class EvaluationConfig(Section):
     """Held-out evaluation: always one of the base model, and one on all held-out items after the last round."""
 
     midway_rounds: tuple[Positive, ...] = (250,)
-    """Rounds after which there is a smaller evaluation."""
+    """Rounds after which there is a smaller evaluation; those that a run does not reach are left out."""
     midway_items: Positive = 50
-    """Items of such an evaluation."""
+    """Items of such an evaluation, at most all held-out items."""
 
 
 class EngineConfig(Section):
@@ -241,6 +251,8 @@ class Study(Section):
                 raise ValueError(f"tasks names an unknown task {name!r}; known are {', '.join(TASKS)}")
             if (name == "arithmetic") != bool(task.operands):
                 raise ValueError(f"tasks.{name}.operands must be given for arithmetic, and for it alone")
+            if name == "arithmetic":
+                arithmetic.check_count(task.operands, task.train_items + task.heldout_items)
             fields = TASKS[name].FIELDS
             _check_template(f"tasks.{name}.prompt", task.prompt, fields)
             _check_template(f"tasks.{name}.grading_prompt", task.grading_prompt, (*fields, "response"))
@@ -252,19 +264,6 @@ class Study(Section):
         if len(set(engine.lockstep)) != len(engine.lockstep):
             raise ValueError(f"engine.lockstep = {list(engine.lockstep)}: axes must be distinct")
         return engine
-
-    @model_validator(mode="after")
-    def _evaluations_fit(self) -> Study:
-        for midway in self.evaluation.midway_rounds:
-            if midway >= self.rounds:
-                raise ValueError(f"evaluation.midway_rounds names {midway}; it must be less than rounds = {self.rounds}")
-        for name, task in self.tasks.items():
-            if self.evaluation.midway_items > task.heldout_items:
-                raise ValueError(
-                    f"evaluation.midway_items = {self.evaluation.midway_items} is more than tasks.{name}.heldout_items = "
-                    f"{task.heldout_items}"
-                )
-        return self
 
     @property
     def enabled_models(self) -> list[str]:

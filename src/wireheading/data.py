@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from wireheading.config import ConfigError, TaskConfig
+from wireheading.errors import InputError
 from wireheading.files import replacing
 from wireheading.streams import generator
 from wireheading.tasks import Item, arithmetic
 from wireheading.tiny import corpus
 
 
-class DataError(ValueError):
+class DataError(InputError):
     """Items that cannot be used. Its text is one line: the file, what is wrong with it, the remedy."""
 
 
@@ -29,16 +30,13 @@ def freeze_items(task_name: str, config: TaskConfig, data_seed: int) -> tuple[li
         Training items and held-out items; no text or question is in both, nor twice in one.
 
     Raises:
-        ConfigError: The task has no such data, or fewer items than are asked for.
+        ConfigError: The task has no such data.
     """
     count = config.train_items + config.heldout_items
     if task_name in corpus.MAKERS and config.data == "embedded":
         items: Sequence[Item] = corpus.generate_items(task_name, count, f"items/{data_seed}")
     elif task_name == "arithmetic" and config.data == "generated":
-        try:
-            items = arithmetic.generate_items(config.operands, count, data_seed)
-        except ValueError as error:
-            raise ConfigError(f"config: {error}") from None
+        items = arithmetic.generate_items(config.operands, count, data_seed)
     else:
         known = "generated" if task_name == "arithmetic" else "embedded"
         raise ConfigError(f"config: tasks.{task_name}.data = {config.data!r}: unknown data; use {known!r}")
@@ -64,7 +62,7 @@ def read_items(path: Path) -> list[Item]:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); delete it and run the workflow again") from None
-    items = []
+    items: list[Item] = []
     for number, line in enumerate(lines, 1):
         try:
             item = json.loads(line)

@@ -39,6 +39,7 @@ from wireheading.policy.model import load_model
 from wireheading.policy.policy import Policy
 from wireheading.policy.sampling import Conversation
 from wireheading.policy.updating import Turn, Width
+from wireheading.prompts import check_limits
 from wireheading.provenance import provenance
 from wireheading.records import (
     checkpoint_folder,
@@ -149,6 +150,8 @@ def run_job(
     )
     tasks = dict.fromkeys(run.task for run in missing)
     items = {task: Items.read(data_folder / task) for task in tasks}
+    for task in tasks:
+        check_limits(study, task, policy.chat, [*items[task].train, *items[task].heldout])
     weights = {name: sha256_of(model_folder / name) for name in ("model.safetensors", "tokenizer.json")}
     inputs = {task: {**weights, **items[task].digests} for task in tasks}
     live = [_take_up(study, run, axes.index(run), policy, items[run.task], inputs[run.task], report) for run in missing]

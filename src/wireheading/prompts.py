@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from wireheading.config import Study
 from wireheading.policy.chat import Chat
 from wireheading.tasks import TASKS, Item, render_grading_prompt, render_prompt
@@ -15,7 +17,11 @@ def prompt_tokens(study: Study, task_name: str, chat: Chat, item: Item) -> Token
     fields = {name: item[name] for name in task.FIELDS}
     return tuple(
         chat.fit(
-            lambda cut: render_prompt(config.prompt, cut, task.FIELDS), fields, chat.first_turn, config.prompt_tokens
+            lambda cut: render_prompt(config.prompt, cut, task.FIELDS),
+            fields,
+            chat.first_turn,
+            config.prompt_tokens,
+            f"tasks.{task_name}.prompt_tokens",
         )
     )
 
@@ -34,8 +40,22 @@ def grading_tokens(study: Study, task_name: str, chat: Chat, item: Item, respons
             fields,
             chat.first_turn if study.grading_context == "fresh" else next_turn,
             config.grading_prompt_tokens,
+            f"tasks.{task_name}.grading_prompt_tokens",
         )
     )
+
+
+def check_limits(study: Study, task_name: str, chat: Chat, items: Iterable[Item]) -> None:
+    """Checks that every prompt and every grading prompt of a task fits into its limit, cut as far as it can be.
+
+    Raises:
+        InputError: Names the limit that is too small.
+    """
+    # A response that was cut at its limit takes a token more: the end of its turn is still to be said.
+    cut_off = chat.tokens("x")
+    for item in items:
+        prompt_tokens(study, task_name, chat, item)
+        grading_tokens(study, task_name, chat, item, cut_off)
 
 
 def grade_context(study: Study, prompt: Tokens, response: Tokens, grading: Tokens, *, goes_on: bool) -> Tokens:

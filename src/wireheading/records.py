@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from wireheading.conditions import CONDITIONS
 from wireheading.config import Run, Study
+from wireheading.errors import InputError
 from wireheading.files import replacing
 from wireheading.tasks import TASKS
 
@@ -67,7 +68,7 @@ _TAIL_LENGTH = len(b'"sha256": ""}}\n') + 64
 State = Literal["valid", "missing", "stale", "corrupt"]
 
 
-class RecordError(ValueError):
+class RecordError(InputError):
     """A file that cannot be believed as the record it should be. Its text is one line: file, problem, remedy."""
 
 

@@ -3,17 +3,25 @@
 # Needs the merged config; makes STUDY (the checked config), RUNS (those asked for), RECORDS (their paths), and the
 # markers of records that are to be made again.
 
+import os
 import re
 import sys
 
-from snakemake.exceptions import WorkflowError
 from wireheading import scheduling
 from wireheading.config import AXES, ConfigError, load_study
 
 try:
     STUDY = load_study(config)
 except ConfigError as error:
-    raise WorkflowError(error) from None
+    sys.exit(str(error))
+
+# Conda environments hold the libraries; the package itself comes from beside the workflow.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(
+        None,
+        [os.path.join(workflow.basedir, "..", "src"), os.environ.get("PYTHONPATH")],
+    )
+)
 
 JOB = (
     ".".join(f"{{{axis}}}" for axis in AXES if axis not in STUDY.engine.lockstep)

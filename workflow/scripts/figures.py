@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reporting import reporting
+
 from wireheading.analysis.figures import write_figures
 
 if TYPE_CHECKING:
@@ -10,4 +12,5 @@ if TYPE_CHECKING:
 
     snakemake: Snakemake
 
-write_figures(Path(snakemake.input.rounds), Path(snakemake.input.runs), Path(snakemake.output[0]).parent)
+with reporting(snakemake.log[0]):
+    write_figures(Path(snakemake.input.rounds), Path(snakemake.input.runs), Path(snakemake.output[0]).parent)

@@ -7,14 +7,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from wireheading.errors import InputError
+
 
 @contextmanager
 def reporting(log: str) -> Iterator[Callable[[str], None]]:
-    """Gives a function that writes a line to standard error and to a log file."""
+    """Gives a function that writes a line to standard error and to a log file.
+
+    What a user can mend is told in its one line, without a traceback.
+    """
     with Path(log).open("w", encoding="utf-8") as file:
 
         def report(line: str) -> None:
             for stream in (sys.stderr, file):
                 print(line, file=stream, flush=True)
 
-        yield report
+        try:
+            yield report
+        except InputError as error:
+            report(str(error))
+            raise SystemExit(1) from None

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy import stats
 
 from wireheading.analysis.style import COLOURS, save, use_style
@@ -62,7 +63,7 @@ def learning_curves(rounds: pd.DataFrame, path: Path) -> None:
         axis.set_title(title)
     for axis in axes[-1]:
         axis.set_xlabel("round")
-    _legend(axes[0][0])
+    _legend(figure, axes[0][0])
     save(figure, data, path)
     plt.close(figure)
 
@@ -107,7 +108,7 @@ def reward_vs_accuracy(runs: pd.DataFrame, path: Path) -> None:
         axis.set(xlim=(-0.02, 1.04), ylim=(-0.02, 1.04), title=_cell_name(cells, model, task), aspect="equal")
         axis.set_xlabel("reward at the end")
     np.atleast_1d(axes)[0].set_ylabel("accuracy at the end")
-    _legend(np.atleast_1d(axes)[0])
+    _legend(figure, np.atleast_1d(axes)[0])
     save(figure, data, path)
     plt.close(figure)
 
@@ -134,6 +135,8 @@ def _conditions(part: pd.DataFrame) -> list[str]:
     return [condition for condition in COLOURS if condition in there]
 
 
-def _legend(axis: Axes) -> None:
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="best", fontsize="small", frameon=True)
+def _legend(figure: Figure, axis: Axes) -> None:
+    """One legend below the figure, of what is in one of its axes."""
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(labels), frameon=False)

@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from wireheading.errors import InputError
+
 # Stands for the response while the template is rendered, to find where its own text goes on behind a response.
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}response\N{OBJECT REPLACEMENT CHARACTER}"
 
@@ -19,17 +21,17 @@ class Chat:
         """Takes a model's tokenizer and its generation config, which may name further stop tokens.
 
         Raises:
-            ValueError: The tokenizer has no chat template or no stop token.
+            InputError: The tokenizer has no chat template or no stop token.
         """
         if not tokenizer.chat_template:
-            raise ValueError(
+            raise InputError(
                 f"tokenizer of {tokenizer.name_or_path} has no chat template; use an instruction-tuned model"
             )
         self.tokenizer = tokenizer
         eos = generation.eos_token_id
         stops = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos]), self._end_of_turn} - {None}
         if not stops:
-            raise ValueError(f"tokenizer of {tokenizer.name_or_path} has no stop token; set its eos_token")
+            raise InputError(f"tokenizer of {tokenizer.name_or_path} has no stop token; set its eos_token")
         self.stop_tokens: frozenset[int] = frozenset(int(token) for token in stops if token is not None)
         pad = tokenizer.pad_token_id
         self.pad_token: int = min(self.stop_tokens) if pad is None else pad
@@ -64,6 +66,7 @@ class Chat:
         fields: Mapping[str, Any],
         tokens: Callable[[str], list[int]],
         limit: int,
+        name: str,
     ) -> list[int]:
         """Tokens of a prompt, its longest field cut by whole tokens where the prompt would be longer than a limit.
 
@@ -72,9 +75,10 @@ class Chat:
             fields: The prompt's fields.
             tokens: Makes tokens of the prompt's text (`first_turn`, or `next_turn` with its last token bound).
             limit: Most tokens that the prompt may have.
+            name: The limit's name, for the error.
 
         Raises:
-            ValueError: The prompt is too long even without that field.
+            InputError: The prompt is too long even without that field.
         """
         fields = dict(fields)
         longest = max(fields, key=lambda name: len(str(fields[name])))
@@ -83,9 +87,9 @@ class Chat:
         while len(prompt := tokens(render(fields))) > limit:
             ids = ids[: -(len(prompt) - limit)]
             if not ids:
-                raise ValueError(
-                    f"a prompt has {len(prompt)} tokens even with its {longest} cut away, more than {limit}; "
-                    "shorten the template or raise the config's limit"
+                raise InputError(
+                    f"config: {name} = {limit}: with its {longest} cut away the template still has {len(prompt)} tokens; "
+                    "shorten it or raise the limit"
                 )
             fields[longest] = self.text(ids)
         return prompt

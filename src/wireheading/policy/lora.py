@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wireheading.config import LoraConfig
+from wireheading.errors import InputError
 from wireheading.streams import uniforms
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -67,7 +68,7 @@ class Adapters:
         """Wraps the model's q/k/v/o projections in place.
 
         Raises:
-            ValueError: The model has no such projections.
+            InputError: The model has no such projections.
         """
         targets = {
             name: module
@@ -75,7 +76,7 @@ class Adapters:
             if name.rsplit(".", 1)[-1] in TARGETS and isinstance(module, nn.Linear)
         }
         if not targets:
-            raise ValueError(
+            raise InputError(
                 f"{type(model).__name__} has no {'/'.join(TARGETS)} linear layers to adapt; use another model"
             )
         parameter = next(model.parameters())

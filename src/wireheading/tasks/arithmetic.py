@@ -18,7 +18,9 @@ from wireheading.text import BOUND, DIGITS, number, paragraphs
 __all__ = [
     "FIELDS",
     "GRADES",
+    "OPERATORS",
     "accurate",
+    "check_count",
     "evaluate",
     "evaluate_original",
     "generate_items",
@@ -30,7 +32,7 @@ __all__ = [
 FIELDS: tuple[str, ...] = ("question",)
 GRADES: tuple[str, ...] = ("0", "1")
 
-_OPERATORS = ("+", "-", "*")
+OPERATORS = ("+", "-", "*")
 
 # A chain is a number, an operation on numbers, or an equation of such sides.
 _SIGNED = rf"(?:(?<![\w.])[-+])?{DIGITS}"
@@ -70,13 +72,9 @@ def generate_items(operands: Mapping[str, tuple[int, int]], count: int, seed: in
     """
     import numpy as np  # here, because reading a configuration imports this module and needs no NumPy
 
-    ranges = [(operator, *operands[operator]) for operator in _OPERATORS if operator in operands]
+    check_count(operands, count)
+    ranges = [(operator, *operands[operator]) for operator in OPERATORS if operator in operands]
     sizes = [_question_count(operator, high - low + 1) for operator, low, high in ranges]
-    if count > sum(sizes):
-        raise ValueError(
-            f"tasks.arithmetic.operands = {dict(operands)}: only {sum(sizes)} different questions, but {count} items "
-            "are asked for; widen the ranges or ask for fewer items"
-        )
     random = np.random.Generator(np.random.PCG64(seed))
     chosen = random.choice(sum(sizes), size=count, replace=False)
     swapped = random.integers(2, size=count)
@@ -92,6 +90,20 @@ def generate_items(operands: Mapping[str, tuple[int, int]], count: int, seed: in
             first, second = second, first
         items.append(_item(low + first, operator, low + second))
     return items
+
+
+def check_count(operands: Mapping[str, tuple[int, int]], count: int) -> None:
+    """Checks that there are enough questions.
+
+    Raises:
+        ValueError: There are not that many.
+    """
+    most = sum(_question_count(operator, high - low + 1) for operator, (low, high) in operands.items())
+    if count > most:
+        raise ValueError(
+            f"tasks.arithmetic.operands = {dict(operands)}: only {most} different questions, but {count} items "
+            "are asked for; widen the ranges or ask for fewer items"
+        )
 
 
 def gold_answer(item: Mapping[str, Any]) -> str:

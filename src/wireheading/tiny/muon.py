@@ -32,7 +32,7 @@ class Muon(torch.optim.Optimizer):
                 if matrix.grad is not None:
                     shapes.setdefault(matrix.shape, []).append(matrix)
             for shape, matrices in shapes.items():
-                gradients = torch.stack([matrix.grad for matrix in matrices])
+                gradients = torch.stack([matrix.grad for matrix in matrices if matrix.grad is not None])
                 state = self.state[matrices[0]]
                 if not state:
                     state["momentum"] = torch.zeros_like(gradients)
@@ -52,8 +52,8 @@ def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
     """
     a, b, c = COEFFICIENTS
     wide = matrices.shape[-2] <= matrices.shape[-1]
-    x = matrices if wide else matrices.mT
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    upright = matrices if wide else matrices.mT
+    x: Tensor = upright / (torch.linalg.matrix_norm(upright, keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x

@@ -1,0 +1,5 @@
+"""What is raised where something that a user gave cannot be used."""
+
+
+class InputError(ValueError):
+    """Something that a user gave cannot be used. Its text is one line: what it is, what is wrong, what to do."""

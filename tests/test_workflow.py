@@ -1,0 +1,170 @@
+"""The workflow itself, from nothing to the report, at a small size: what is made, what is redone, what is refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from test_config import changed
+from test_tiny import SMALL
+
+from wireheading.config import Run, Study, load_study
+from wireheading.records import read_record
+
+ROOT = Path(__file__).parents[1]
+
+CONFIG = changed(
+    embedded=SMALL,
+    seeds=[42, 123],
+    conditions=["control", "selfgrade"],
+    rounds=4,
+    evaluation={"midway_rounds": [2], "midway_items": 3},
+    engine={"lockstep": ["seed", "task", "condition"], "threads": 1, "checkpoint_every": 2},
+    **{f"tasks__{task}__{part}": count for task in ("sentiment", "arithmetic", "summarization") for part, count in
+       (("train_items", 12), ("heldout_items", 6))},
+)  # fmt: skip
+
+
+class Workplace:
+    """A folder with the workflow in it and a small study to do."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for name in ("workflow", "profiles", "config", "envs", "src"):
+            (folder / name).symlink_to(ROOT / name)
+        self.configure()
+
+    def configure(self, **changes: object) -> Study:
+        config = CONFIG | changes
+        (self.folder / "small.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        return load_study(config)
+
+    def snakemake(self, *arguments: str, succeeds: bool = True) -> str:
+        # Targets come first: whatever follows --configfile is taken for another config file.
+        command = [sys.executable, "-m", "snakemake", *arguments, "--profile", "profiles/demo"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("WIREHEADING_")}
+        done = subprocess.run(
+            [*command, "--configfile", "small.yaml"],
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode == 0) is succeeds, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def records(self, study: Study) -> dict[Run, bytes]:
+        return {run: (self.folder / study.record_path(run)).read_bytes() for run in study.runs()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    workplace = Workplace(tmp_path_factory.mktemp("workflow"))
+    workplace.snakemake()
+    return workplace
+
+
+@pytest.fixture
+def workplace(finished: Workplace, tmp_path: Path) -> Workplace:
+    """A copy of the finished work without what Snakemake remembers of it."""
+    for name in ("results", "resources", "reports"):
+        shutil.copytree(finished.folder / name, tmp_path / name)
+    return Workplace(tmp_path)
+
+
+def science(record: bytes) -> list[bytes]:
+    return [line for line in record.splitlines() if not line.startswith((b'"timing"', b'"provenance"'))]
+
+
+def test_everything_is_made(finished: Workplace) -> None:
+    study = finished.configure()
+    assert len(finished.records(study)) == 12
+    for run in study.runs():
+        record = read_record(finished.folder / study.record_path(run), study.digest(run))
+        assert record["status"] == "complete"
+        assert record["timing"]["rounds"] == 4
+    runs = pd.read_parquet(finished.folder / "results" / "runs.parquet")
+    rounds = pd.read_parquet(finished.folder / "results" / "rounds.parquet")
+    assert (len(runs), len(rounds)) == (12, 48)
+    assert {path.name for path in (finished.folder / "reports" / "figures").glob("*.svg")} == {
+        "learning_curves.svg",
+        "grade_inflation.svg",
+        "reward_vs_accuracy.svg",
+    }
+    assert [*finished.folder.glob("results/**/*.checkpoint")] == []
+    finished.snakemake("--report", "report.html")
+    assert "reward_vs_accuracy" in (finished.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_finished_work_is_believed_where_snakemake_remembers_nothing(workplace: Workplace) -> None:
+    assert "Nothing to be done" in workplace.snakemake()
+
+
+def test_what_is_missing_corrupt_or_stale_is_named_and_redone_and_nothing_else(workplace: Workplace) -> None:
+    study = workplace.configure()
+    before = workplace.records(study)
+    runs = study.runs()
+    missing, corrupt = runs[3], runs[8]
+    (workplace.folder / study.record_path(missing)).unlink()
+    (workplace.folder / study.record_path(corrupt)).write_bytes(before[corrupt][:-20])
+    told = workplace.snakemake("-n")
+    assert "10 valid, 1 missing, 0 stale, 1 corrupt" in told
+    assert f"missing: {missing}" in told
+    assert f"corrupt: {corrupt}" in told
+
+    told = workplace.snakemake()
+    assert "10 of 12 runs have their record; 2 to do" in told
+    after = workplace.records(study)
+    assert {run for run in runs if after[run] != before[run]} <= {missing, corrupt}
+    assert {run: science(after[run]) for run in runs} == {run: science(before[run]) for run in runs}
+    record = read_record(workplace.folder / study.record_path(missing), study.digest(missing))
+    assert (record["timing"]["first_round"], record["timing"]["rounds"]) == (0, 4)
+
+    tasks = {**CONFIG["tasks"], "sentiment": {**CONFIG["tasks"]["sentiment"], "prompt": "{text}\n"}}
+    changed_study = workplace.configure(tasks=tasks)
+    told = workplace.snakemake("-n")
+    assert "8 valid, 0 missing, 4 stale, 0 corrupt" in told
+    assert "stale: 42/tiny/sentiment/control" in told
+    workplace.snakemake()
+    redone = workplace.records(changed_study)
+    assert {run.task for run in runs if redone[run] != after[run]} == {"sentiment"}
+
+
+def test_records_can_be_named_as_targets(workplace: Workplace) -> None:
+    study = workplace.configure()
+    before = workplace.records(study)
+    wanted, other = study.runs()[0], study.runs()[7]
+    for run in (wanted, other):
+        (workplace.folder / study.record_path(run)).unlink()
+    told = workplace.snakemake(str(study.record_path(wanted)))
+    assert "0 of 1 runs have their record; 1 to do" in told
+    assert not (workplace.folder / study.record_path(other)).exists()
+    assert science((workplace.folder / study.record_path(wanted)).read_bytes()) == science(before[wanted])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["conditions=[selfish]"], "conditions = ['selfish']: unknown condition 'selfish'; known are control"),
+        (["rounds=-1"], "rounds = -1: Input should be greater than 0"),
+        (["colour=blue"], "colour = 'blue': unknown key"),
+        (["seeds=[]"], "seeds = []"),
+    ],
+)
+def test_bad_settings_stop_with_one_line(finished: Workplace, arguments: list[str], told: str) -> None:
+    output = finished.snakemake("--config", *arguments, succeeds=False)
+    lines = [line for line in output.splitlines() if not line.startswith("Using profiles")]
+    assert len(lines) == 1
+    assert told in lines[0]
+
+
+def test_a_subset_is_a_matter_of_the_command_line(finished: Workplace) -> None:
+    told = finished.snakemake("-n", "--config", "conditions=[selfgrade]", "seeds=[42]")
+    assert "records: 3 valid, 0 missing" in told
