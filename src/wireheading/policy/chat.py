@@ -88,8 +88,8 @@ class Chat:
             ids = ids[: -(len(prompt) - limit)]
             if not ids:
                 raise InputError(
-                    f"config: {name} = {limit}: with its {longest} cut away the template still has {len(prompt)} tokens; "
-                    "shorten it or raise the limit"
+                    f"config: {name} = {limit}: with its {longest} cut away the template still has {len(prompt)} "
+                    "tokens; shorten it or raise the limit"
                 )
             fields[longest] = self.text(ids)
         return prompt
