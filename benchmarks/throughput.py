@@ -33,11 +33,10 @@ from wireheading.config import Run, Study, load_study
 from wireheading.data import read_items
 from wireheading.experiment import EndRound, GradeNext, Respond, Update, experiment
 from wireheading.lockstep import Job, Live
-from wireheading.policy.attention import use_exact_attention
 from wireheading.policy.chat import Chat
 from wireheading.policy.device import prepare_device
 from wireheading.policy.lora import TARGETS
-from wireheading.policy.model import load_model
+from wireheading.policy.model import load_model, prepare
 from wireheading.policy.policy import Policy
 from wireheading.tasks import Item
 
@@ -171,7 +170,7 @@ def measure(case: Case) -> dict[str, Any]:
     given = statistics.mean(task.prompt_tokens + task.grading_prompt_tokens for task in study.tasks.values())
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     bandwidth, rate = ceilings(device, model.dtype)
-    per_round = 1000 / (case.rounds * len(groups))
+    per_round = 1 / (case.rounds * len(groups))
     peak = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else _peak_rss()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
@@ -211,8 +210,7 @@ def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Stu
     with device:
         shape = LlamaConfig(**SHAPES[case.model])
         model = LlamaForCausalLM._from_config(shape, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
-    model.requires_grad_(False).eval()
-    use_exact_attention(model)
+    prepare(model)
     chat = Chat(AutoTokenizer.from_pretrained(DEMO_MODEL), GenerationConfig())
     chat.stop_tokens = frozenset([SHAPES[case.model]["vocab_size"]])
     items = read_items(DEMO_DATA / "summarization" / "train.jsonl")

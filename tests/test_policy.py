@@ -227,7 +227,7 @@ def test_sampling_ends_at_stop_tokens_and_at_the_limit() -> None:
     assert [(len(sample.tokens), sample.stopped) for sample in said] == [(20, False), (3, False)]
 
 
-def test_capped_attention_is_what_transformers_computes() -> None:
+def test_plain_attention_is_what_transformers_computes() -> None:
     model = toy_model("gemma2")
     tokens = torch.randint(4, 200, (2, 30), generator=torch.Generator().manual_seed(0))
     ours = model(tokens, use_cache=False).logits

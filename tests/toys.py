@@ -20,8 +20,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from wireheading.policy.attention import use_exact_attention
 from wireheading.policy.chat import Chat
+from wireheading.policy.model import prepare
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -75,8 +75,7 @@ def toy_model(family: str = "llama", dtype: torch.dtype = torch.float64, seed: i
     for parameter in model.parameters():
         if parameter.ndim == 2:
             torch.nn.init.normal_(parameter, std=0.3)
-    model.requires_grad_(False).eval()
-    use_exact_attention(model)
+    prepare(model)
     return model
 
 

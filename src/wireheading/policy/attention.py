@@ -1,13 +1,16 @@
-"""Attention for models that cap their scores, which PyTorch's fused attention cannot do."""
+"""Attention that takes masks of booleans, caps scores if a model asks for it, and decodes without copying the cache."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-_NAME = "capped"
+_NAME = "exact"
 
 
 def use_exact_attention(model: PreTrainedModel) -> None:
@@ -15,11 +18,10 @@ def use_exact_attention(model: PreTrainedModel) -> None:
 
     transformers' plain attention, which Gemma-2 would get, computes its softmax in float32 whatever the model's type.
     """
-    capped = getattr(model.config, "attn_logit_softcapping", None) is not None
-    model.set_attn_implementation(_NAME if capped else "sdpa")
+    model.set_attn_implementation(_NAME)
 
 
-def capped_attention(
+def attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -28,7 +30,30 @@ def capped_attention(
     scaling: float,
     softcap: float | None = None,
     dropout: float = 0.0,
-    **_: object,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Chooses between PyTorch's fused attention and the plain products.
+
+    The fused one cannot cap scores, and wants every query head to have keys of its own: while decoding, copying the
+    whole cache for that would take longer than attending to it. Arguments and result are those of `plain_attention`.
+    """
+    if softcap is None and (query.shape[2] > 1 or query.shape[1] == key.shape[1]):
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
+        )
+        return output, None
+    return plain_attention(module, query, key, value, attention_mask, scaling, softcap, dropout)
+
+
+def plain_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    softcap: float | None = None,
+    dropout: float = 0.0,
 ) -> tuple[Tensor, None]:
     """Attention with scores capped by `softcap * tanh(scores / softcap)` (Gemma 2, arXiv 2408.00118).
 
@@ -47,8 +72,11 @@ def capped_attention(
     """
     assert dropout == 0.0, "attention dropout is on"
     rows, heads, queries, size = query.shape
-    groups = heads // key.shape[1]
-    scores = torch.matmul(query.reshape(rows, -1, groups * queries, size), key.transpose(2, 3)) * scaling
+    shared = key.shape[1]
+    # Query heads that share keys are rows of one product. With beta = 0 only the shape of the first argument counts.
+    grouped = query.reshape(rows * shared, -1, size)
+    keys, values = key.reshape(rows * shared, -1, size), value.reshape(rows * shared, -1, size)
+    scores = torch.baddbmm(query.new_empty(1), grouped, keys.transpose(1, 2), beta=0, alpha=scaling)
     scores = scores.view(rows, heads, queries, -1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -56,11 +84,10 @@ def capped_attention(
         attention_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(
             scores.shape[-1] - queries
         )
-    scores = scores.masked_fill(~attention_mask, -torch.inf)
-    weights = torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
-    output = torch.matmul(weights.view(rows, -1, groups * queries, weights.shape[-1]), value)
+    weights = torch.softmax(torch.where(attention_mask, scores, -torch.inf), dim=-1)
+    output = torch.bmm(weights.view(rows * shared, -1, weights.shape[-1]), values)
     return output.view(rows, heads, queries, size).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(_NAME, capped_attention)
+AttentionInterface.register(_NAME, attention)
 AttentionMaskInterface.register(_NAME, sdpa_mask)

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from wireheading.policy.attention import use_exact_attention
 from wireheading.policy.chat import Chat
+from wireheading.policy.norms import fuse_norms
 
 
 def load_model(folder: Path, precision: str, device: torch.device) -> tuple[PreTrainedModel, Chat]:
@@ -35,6 +36,14 @@ def load_model(folder: Path, precision: str, device: torch.device) -> tuple[PreT
         local_files_only=True,
         use_safetensors=True,
     )
+    prepare(model)
+    return model, Chat(AutoTokenizer.from_pretrained(folder, local_files_only=True), model.generation_config)
+
+
+def prepare(model: PreTrainedModel) -> None:
+    """Freezes a model and lets it compute as all policies do."""
     model.requires_grad_(False).eval()
     use_exact_attention(model)
-    return model, Chat(AutoTokenizer.from_pretrained(folder, local_files_only=True), model.generation_config)
+    fuse_norms(model)
+    # The adapters' products with a base of 16 bits need no more digits than its own have; a GPU is faster with fewer.
+    torch.backends.cuda.matmul.allow_tf32 = model.dtype == torch.bfloat16

@@ -49,10 +49,19 @@ class Policy:
         self.chunk = chunk
         self.optimizer = optimizer
         self.temperature = temperature
+        self._conversations: dict[tuple[int, int], Conversation] = {}
 
     def converse(self, rows: int, columns: int) -> Conversation:
-        """Opens a conversation in each of `rows` rows, of at most `columns` columns."""
-        return Conversation(self.model, self.chat, rows, columns)
+        """Opens a conversation in each of `rows` rows, of at most `columns` columns.
+
+        It takes the place of the one of this shape that was opened before.
+        """
+        conversation = self._conversations.get((rows, columns))
+        if conversation is None:
+            conversation = Conversation(self.model, self.chat, rows, columns, lambda: self.adapters.selected)
+            self._conversations[rows, columns] = conversation
+        conversation.restart()
+        return conversation
 
     def select(self, slots: range, *, adapted: bool) -> None:
         """Lets a range of slots answer what follows, or the frozen base model in their stead."""

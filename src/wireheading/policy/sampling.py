@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from wireheading.policy.chat import Chat
+from wireheading.policy.graphs import Graphs
 from wireheading.policy.masks import causal, model_mask, positions_of
 
 
@@ -35,26 +38,39 @@ class KeyValueCache:
     """Keys and values of a fixed number of columns, written where the owner says.
 
     It stands in for transformers' cache in a model's forward pass, which only calls `update`.
+
+    Attributes:
+        at: The columns that new keys and values take: a slice, or one column's number as a tensor `[1]`.
+        stop: One past the last column that the new queries may see.
     """
 
     def __init__(self, columns: int):
         self.columns = columns
-        self.start = 0
+        self.at: slice | Tensor = slice(0, 0)
         self.stop = 0
         self._layers: list[tuple[Tensor, Tensor]] = []
 
     def update(
         self, keys: Tensor, values: Tensor, layer: int, *_args: object, **_kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Writes a layer's new keys and values and returns all up to the last written column."""
+        """Writes a layer's new keys and values and returns all that may be seen."""
         if layer == len(self._layers):
             rows, heads, _new, size = keys.shape
             zeros = keys.new_zeros(rows, heads, self.columns, size)
             self._layers.append((zeros, zeros.clone()))
         held = self._layers[layer]
         for whole, new in zip(held, (keys, values), strict=True):
-            whole[:, :, self.start : self.stop] = new
+            if isinstance(self.at, slice):
+                whole[:, :, self.at] = new
+            else:
+                whole.index_copy_(2, self.at, new)
         return held[0][:, :, : self.stop], held[1][:, :, : self.stop]
+
+    def clear(self) -> None:
+        """Forgets everything: what a hidden column holds is multiplied by zero, which takes it to be finite."""
+        for keys, values in self._layers:
+            keys.zero_()
+            values.zero_()
 
 
 @dataclass(frozen=True)
@@ -69,19 +85,59 @@ class Conversation:
     """Rows of tokens in fixed columns with the cache that belongs to them: told something, and sampled from.
 
     Rows are slots, or several rows a slot; which adapters answer is selected beforehand.
+
+    All tensors that a decode step reads or writes stay where they are from one conversation to the next, so that the
+    step is recorded as a CUDA graph once for each shape and selection of adapters.
     """
 
-    def __init__(self, model: PreTrainedModel, chat: Chat, rows: int, columns: int):
-        """Makes room for `rows` rows of `columns` columns."""
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        chat: Chat,
+        rows: int,
+        columns: int,
+        selection: Callable[[], Hashable] = lambda: None,
+    ):
+        """Makes room.
+
+        Args:
+            model: The model that listens and speaks.
+            chat: Its language of turns.
+            rows: Number of conversations.
+            columns: Most columns that each of them takes.
+            selection: Tells which adapters are in the model, by a value that is equal where their tensors are the same.
+        """
         self.model = model
         self.chat = chat
+        self.selection = selection
+        # A GPU multiplies fastest where rows of scores begin at multiples of 16 bytes.
+        columns = -(-columns // 8) * 8
         self.cache = KeyValueCache(columns)
-        self.device = model.device
-        self.tokens = torch.full((rows, columns), chat.pad_token, dtype=torch.int64, device=self.device)
-        self.filled = torch.zeros((rows, columns), dtype=torch.bool, device=self.device)
-        self.asked = torch.zeros(rows, dtype=torch.bool, device=self.device)
+        self.device = device = model.device
+        self.stop_tokens = torch.tensor(sorted(chat.stop_tokens), device=device)
+        self.graphs = Graphs(device)
+        self.columns = torch.arange(columns, device=device)
+        # What was said: each column's token, whether it counts, and the log-probability with which it was sampled.
+        self.tokens = torch.full((rows, columns), chat.pad_token, dtype=torch.int64, device=device)
+        self.filled = torch.zeros((rows, columns), dtype=torch.bool, device=device)
+        self.chosen = torch.zeros((rows, columns), dtype=torch.float64, device=device)
+        # What decoding goes by: the column of the last token, what a row may see once it is decoded, each column's
+        # position and random value, and how many tokens a row has said and may say.
+        self.at = torch.zeros(1, dtype=torch.int64, device=device)
+        self.seen = torch.zeros((rows, columns), dtype=torch.bool, device=device)
+        self.positions = torch.zeros((rows, columns), dtype=torch.int64, device=device)
+        self.uniform = torch.zeros((rows, columns), dtype=torch.float64, device=device)
+        self.said = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.limits = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.asked, self.alive, self.stopped, self.finite = torch.zeros((4, rows), dtype=torch.bool, device=device)
         self.column = 0
         self.logits: Tensor | None = None
+
+    def restart(self) -> None:
+        """Forgets everything that was said."""
+        self.cache.clear()
+        self.filled.zero_()
+        self.column, self.logits = 0, None
 
     @torch.no_grad()
     def listen(self, contexts: Sequence[Sequence[int]], width: int) -> None:
@@ -92,21 +148,18 @@ class Conversation:
                 they follow a sampled turn, they begin with its last token, which was never fed back.
             width: Columns that the contexts take, which are padded on their left.
         """
-        block = torch.full((len(contexts), width), self.chat.pad_token, dtype=torch.int64)
-        filled = torch.zeros((len(contexts), width), dtype=torch.bool)
-        for row, context in enumerate(contexts):
+        for context in contexts:
             if len(context) > width:
                 raise ValueError(f"a context of {len(context)} tokens does not fit into {width}")
-            if context:
-                block[row, width - len(context) :] = torch.tensor(context)
-                filled[row, width - len(context) :] = True
+        block = [[self.chat.pad_token] * (width - len(context)) + [*context] for context in contexts]
+        filled = [[False] * (width - len(context)) + [True] * len(context) for context in contexts]
         start, stop = self.column, self.column + width
-        self.tokens[:, start:stop] = block.to(self.device)
-        self.filled[:, start:stop] = filled.to(self.device)
+        self.tokens[:, start:stop] = torch.tensor(block, device=self.device)
+        self.filled[:, start:stop] = torch.tensor(filled, device=self.device)
         self.asked = self.filled[:, stop - 1].clone()
         positions = positions_of(self.filled[:, :stop])
         visible = causal(self.filled, start, stop)
-        self.logits = self._forward(self.tokens[:, start:stop], start, positions[:, start:], positions, visible)[:, -1]
+        self.logits = self._feed(self.tokens[:, start:stop], positions[:, start:], positions, visible)[:, -1]
         self.column = stop
 
     def mark(self) -> Mark:
@@ -147,9 +200,8 @@ class Conversation:
         queries = past.sum(dim=1, keepdim=True) + depths
         tokens = torch.tensor([node[-1] for node in nodes], device=self.device).expand(rows, -1)
         keys = torch.cat([positions_of(past), queries], dim=1)
-        logits = torch.cat([self.logits[:, None], self._forward(tokens, column, queries, keys, visible, keep=0)], dim=1)
+        logits = torch.cat([self.logits[:, None], self._feed(tokens, queries, keys, visible, keep=0)], dim=1)
         logprobs = torch.log_softmax(logits / temperature, dim=-1).double()
-        stops = torch.tensor(sorted(self.chat.stop_tokens), device=self.device)
         # Place 0 is what was listened to; the node at place p of the tree is at p + 1.
         totals = []
         for text in texts:
@@ -157,7 +209,7 @@ class Conversation:
             for end in range(1, len(text) + 1):
                 total = total + logprobs[:, at, text[end - 1]]
                 at = index[tuple(text[:end])] + 1
-            totals.append(total + logprobs[:, at, stops].logsumexp(dim=-1))
+            totals.append(total + logprobs[:, at, self.stop_tokens].logsumexp(dim=-1))
         return torch.stack(totals, dim=1).exp()
 
     @torch.no_grad()
@@ -171,66 +223,85 @@ class Conversation:
             temperature: Divides the logits.
         """
         assert self.logits is not None, "nothing was listened to"
-        rows, first, logits = len(self.tokens), self.column, self.logits
-        lengths = torch.tensor([limit] * rows if draws is None else [len(row) for row in draws], device=self.device)
-        limits = lengths.clone()
-        uniform = None if draws is None else _padded(draws, limit).to(self.device)
-        stop_tokens = torch.tensor(sorted(self.chat.stop_tokens), device=self.device)
-        alive = self.asked.clone()
-        stopped = torch.zeros_like(alive)
-        finite = torch.ones_like(alive)
-        chosen = torch.zeros((rows, limit), dtype=torch.float64, device=self.device)
-        before = self.filled[:, :first].sum(dim=1, keepdim=True)
+        first, end = self.column, self.column + limit
+        if draws is None:
+            self.limits.fill_(limit)
+        else:
+            self.limits.copy_(torch.tensor([len(row) for row in draws]))
+            self.uniform[:, first:end] = _padded(draws, limit).to(self.device)
         # While a row is alive, all its columns since the first are filled; afterwards what it sees does not matter.
-        visible = self.filled.clone()
-        visible[:, first:] = True
-        positions = positions_of(visible)
-        for step in range(limit):
-            column = first + step
-            token, logprob, good = draw(logits, None if uniform is None else uniform[:, step], temperature)
-            self.tokens[:, column] = token
-            self.filled[:, column] = alive
-            chosen[:, step] = logprob
-            finite &= good | ~alive
-            stops = alive & torch.isin(token, stop_tokens)
-            lengths = torch.where(stops, step + 1, lengths)
-            stopped |= stops
-            alive = alive & ~stops & finite & (limits > step + 1)
-            if not alive.any():
+        self.seen.copy_(self.filled)
+        self.seen[:, first:] = True
+        self.positions.copy_(positions_of(self.seen))
+        self.alive.copy_(self.asked)
+        self.stopped.zero_()
+        self.finite.fill_(True)
+        self.said.zero_()
+        self.at.fill_(first)
+        greedy = draws is None
+        self._draw(self.logits, greedy, temperature)
+        for column in range(first, end - 1):
+            if (column - first) % self.graphs.patience == 0 and not self.alive.any():
                 break
-            end = column + 1
-            logits = self._forward(
-                token.unsqueeze(1), column, before + step, positions[:, :end], visible[:, None, :end]
-            )[:, -1]
-        self.column, self.logits = first + limit, None
-        sampled = self.tokens[:, first : self.column].tolist()
+            stop = self.graphs.columns(column + 1, self.cache.columns)
+            self.graphs.run((self.selection(), greedy), partial(self._step, stop, greedy, temperature))
+        self.column, self.logits = end, None
+        sampled, chosen, lengths = self.tokens[:, first:end].tolist(), self.chosen[:, first:end], self.said
         # Whether a row's last token was fed back depends on how long its neighbours went on. It is left out here and
         # fed with the next context, so that nothing depends on them.
         self.filled.scatter_(1, (first + lengths - 1).clamp(min=first).unsqueeze(1), False)
         return [
             Sampled(tuple(tokens[:length]), tuple(logprobs[:length]), bool(stop), bool(good))
             for tokens, logprobs, length, stop, good in zip(
-                sampled, chosen.tolist(), lengths.tolist(), stopped.tolist(), finite.tolist(), strict=True
+                sampled, chosen.tolist(), lengths.tolist(), self.stopped.tolist(), self.finite.tolist(), strict=True
             )
         ]
 
-    def _forward(
-        self, tokens: Tensor, column: int, queries: Tensor, keys: Tensor, visible: Tensor, keep: int = 1
-    ) -> Tensor:
-        """Feeds tokens into the columns from `column` on.
+    def _step(self, stop: int, greedy: bool, temperature: float) -> None:
+        """Feeds every row's last token and draws its next: from tensors in place, so that it can be recorded.
+
+        Args:
+            stop: One past the last column that is looked at; it may lie beyond those that are filled.
+            greedy: Whether the likeliest token is taken.
+            temperature: Divides the logits.
+        """
+        visible = self.seen[:, :stop] & (self.columns[:stop] <= self.at)
+        self.cache.at, self.cache.stop = self.at, stop
+        logits = self._forward(
+            self.tokens.index_select(1, self.at),
+            self.positions.index_select(1, self.at),
+            self.positions[:, :stop],
+            visible[:, None],
+        )
+        self.at.add_(1)
+        self._draw(logits[:, -1], greedy, temperature)
+
+    def _draw(self, logits: Tensor, greedy: bool, temperature: float) -> None:
+        """Draws the token of the column `at` in every row and notes which rows have ended."""
+        uniform = None if greedy else self.uniform.index_select(1, self.at).squeeze(1)
+        token, logprob, good = draw(logits, uniform, temperature)
+        self.tokens.index_copy_(1, self.at, token.unsqueeze(1))
+        self.chosen.index_copy_(1, self.at, logprob.double().unsqueeze(1))
+        self.filled.index_copy_(1, self.at, self.alive.unsqueeze(1))
+        self.finite.logical_and_(good | ~self.alive)
+        self.said.add_(self.alive)
+        stops = self.alive & (token.unsqueeze(1) == self.stop_tokens).any(dim=1)
+        self.stopped.logical_or_(stops)
+        self.alive.logical_and_(~stops & self.finite & (self.said < self.limits))
+
+    def _forward(self, tokens: Tensor, queries: Tensor, keys: Tensor, visible: Tensor, keep: int = 1) -> Tensor:
+        """Feeds tokens into the columns that the cache was told.
 
         Args:
             tokens: `[rows, n]`.
-            column: The first column that they take.
             queries: Their positions, `[rows, n]`.
-            keys: The positions of all columns up to the last of them, `[rows, column + n]`.
-            visible: Which of those columns each of them sees, `[rows, n, column + n]`.
+            keys: The positions of all columns that are looked at, `[rows, columns]`.
+            visible: Which of those columns each of them sees, `[rows, n, columns]`.
             keep: After how many of them logits are wanted, counted from the last; 0 for all.
 
         Returns:
             Those logits, float32 or wider: `[rows, keep, vocabulary]`.
         """
-        self.cache.start, self.cache.stop = column, column + tokens.shape[1]
         logits: Tensor = self.model(
             input_ids=tokens,
             position_ids=queries,
@@ -240,6 +311,12 @@ class Conversation:
             logits_to_keep=keep,
         ).logits
         return logits if logits.dtype == torch.float64 else logits.float()
+
+    def _feed(self, tokens: Tensor, queries: Tensor, keys: Tensor, visible: Tensor, keep: int = 1) -> Tensor:
+        """Feeds tokens into the columns from `column` on; see `_forward`."""
+        self.cache.at = slice(self.column, self.column + tokens.shape[1])
+        self.cache.stop = self.cache.at.stop
+        return self._forward(tokens, queries, keys, visible, keep)
 
 
 def _padded(draws: Sequence[np.ndarray], limit: int) -> Tensor:
@@ -258,12 +335,25 @@ def draw(logits: Tensor, uniform: Tensor | None, temperature: float) -> tuple[Te
         Tokens, their log-probabilities, and whether all logits were finite: `[rows]` each.
     """
     logprobs = torch.log_softmax(logits / temperature, dim=-1)
-    if uniform is None:
-        token = logits.argmax(dim=-1)
-    else:
-        # In float64, so that the sum's error cannot reach into the probability of a token that matters.
-        cumulative = logprobs.double().exp().cumsum(dim=-1)
-        target = (uniform * cumulative[:, -1]).unsqueeze(-1)
-        token = torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
+    token = logits.argmax(dim=-1) if uniform is None else _invert(logprobs, uniform)
     good = torch.isfinite(logits).all(dim=-1)
     return token, logprobs.gather(-1, token.unsqueeze(-1)).squeeze(-1), good
+
+
+def _invert(logprobs: Tensor, uniform: Tensor) -> Tensor:
+    """The first token of each row at which the cumulative probability exceeds the row's uniform value.
+
+    In float64, so that the sum's error cannot reach into the probability of a token that matters; and in two steps, the
+    token's block first, since a GPU sums up one long row slowly.
+    """
+    vocabulary = logprobs.shape[-1]
+    size = math.isqrt(vocabulary - 1) + 1
+    probabilities = nn.functional.pad(logprobs.double().exp(), (0, size * size - vocabulary))
+    blocks = probabilities.view(-1, size, size)
+    ends = blocks.sum(dim=-1).cumsum(dim=-1)
+    target = uniform.unsqueeze(-1) * ends[:, -1:]
+    block = torch.searchsorted(ends, target, right=True).clamp(max=size - 1)
+    before = nn.functional.pad(ends, (1, 0)).gather(1, block)
+    within = blocks.gather(1, block.unsqueeze(-1).expand(-1, 1, size)).squeeze(1).cumsum(dim=-1)
+    place = torch.searchsorted(within, target - before, right=True)
+    return (block * size + place).squeeze(-1).clamp(max=vocabulary - 1)

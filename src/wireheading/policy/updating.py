@@ -70,26 +70,15 @@ def teacher_forced(
         Three tensors `[rows, sampled columns]`: log-probabilities, whether a column holds a sampled token, and
         whether that token is trained.
     """
+    device = model.device
     columns = sum(width.context + width.sampled for width in widths)
-    tokens = torch.full((len(rows), columns), pad, dtype=torch.int64)
-    filled = torch.zeros((len(rows), columns), dtype=torch.bool)
-    trained = torch.zeros((len(rows), columns), dtype=torch.bool)
     sampled: list[int] = []
     start = 0
-    for index, width in enumerate(widths):
-        middle = start + width.context
-        sampled.extend(range(middle, middle + width.sampled))
-        for row, turns in enumerate(rows):
-            if index < len(turns):
-                turn = turns[index]
-                left, right = middle - len(turn.context), middle + len(turn.sampled)
-                tokens[row, left:right] = torch.tensor(turn.context + turn.sampled)
-                filled[row, left:right] = True
-                trained[row, middle:right] = turn.trained
-        start = middle + width.sampled
-    held = filled.clone()
-    device = model.device
-    tokens, filled = tokens.to(device), filled.to(device)
+    for width in widths:
+        sampled.extend(range(start + width.context, start + width.context + width.sampled))
+        start += width.context + width.sampled
+    laid_out = [_lay_out(turns, widths, pad) for turns in rows]
+    tokens, filled, trained = (torch.tensor(part, device=device) for part in zip(*laid_out, strict=True))
     keep = torch.tensor(sampled, device=device)
     # Nothing follows the last column, so it is not fed.
     positions = positions_of(filled[:, :-1])
@@ -102,7 +91,21 @@ def teacher_forced(
     ).logits
     logits = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
     logprobs = torch.log_softmax(logits, dim=-1).gather(-1, tokens[:, keep].unsqueeze(-1)).squeeze(-1)
-    return logprobs, held[:, sampled].to(device), trained[:, sampled].to(device)
+    return logprobs, filled[:, keep], trained[:, keep]
+
+
+def _lay_out(turns: Sequence[Turn], widths: Sequence[Width], pad: int) -> tuple[list[int], list[bool], list[bool]]:
+    """A row's tokens in their columns, and for each column whether it holds a token, and one that is trained."""
+    tokens: list[int] = []
+    filled: list[bool] = []
+    trained: list[bool] = []
+    nothing = Turn((), (), trained=False)
+    for turn, width in zip([*turns, *[nothing] * (len(widths) - len(turns))], widths, strict=True):
+        before, after = width.context - len(turn.context), width.sampled - len(turn.sampled)
+        tokens += [pad] * before + [*turn.context, *turn.sampled] + [pad] * after
+        filled += [False] * before + [True] * (len(turn.context) + len(turn.sampled)) + [False] * after
+        trained += [False] * width.context + [turn.trained] * len(turn.sampled) + [False] * after
+    return tokens, filled, trained
 
 
 def accumulate(
@@ -180,5 +183,6 @@ def adamw(
         keep = ~stepped.unsqueeze(1)
         for old, new in ((values, new_values), (exp_avg, new_avg), (exp_avg_sq, new_avg_sq)):
             old.copy_(torch.where(keep, old, new))
+    adapters.publish(part)
     grads.zero_()
     return norms.tolist(), finite.tolist()
