@@ -46,6 +46,23 @@ def redo_markers(wildcards):
     ]
 
 
+def models_to_run(wildcards):
+    """The model of a job, where a run of it is still to be done."""
+    runs = scheduling.unfinished(STUDY, STATES, wildcards)
+    return sorted({f"{STUDY.resources}/models/{run.model}" for run in runs})
+
+
+def data_to_run(wildcards):
+    """The items of the tasks that a job has still runs of."""
+    return expand(
+        f"{STUDY.resources}/data/{{task}}/{{part}}.jsonl",
+        task=sorted(
+            {run.task for run in scheduling.unfinished(STUDY, STATES, wildcards)}
+        ),
+        part=("train", "heldout"),
+    )
+
+
 wildcard_constraints:
     seed=r"\d+",
     model="|".join(map(re.escape, STUDY.models)),
