@@ -16,10 +16,12 @@ except ConfigError as error:
     sys.exit(str(error))
 
 # Conda environments hold the libraries; the package itself comes from beside the workflow.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(
-        None,
-        [os.path.join(workflow.basedir, "..", "src"), os.environ.get("PYTHONPATH")],
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(
+        filter(
+            None,
+            [os.path.join(workflow.basedir, "..", "src"), os.environ.get("PYTHONPATH")],
+        )
     )
 )
 
