@@ -18,7 +18,7 @@ from test_config import ROOT
 from wireheading.analysis.figures import write_figures
 from wireheading.analysis.tables import write_tables
 from wireheading.config import Run, Study, load_study
-from wireheading.original import ImportFileError, export_results, import_results
+from wireheading.original import ResultsFileError, export_results, import_results
 from wireheading.records import ROUND_ARRAYS, imported_path, inspect_record, make_record, read_record, write_record
 
 LLAMA, MISTRAL = "meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mistral-7B-Instruct-v0.3"
@@ -77,7 +77,7 @@ def take(study: Study, path: Path, overwrite: bool = False) -> list[str]:
 
 
 def refused(study: Study, path: Path) -> str:
-    with pytest.raises(ImportFileError) as caught:
+    with pytest.raises(ResultsFileError) as caught:
         import_results(study, path, False, print)
     text = str(caught.value)
     assert len(text.splitlines()) == 1
@@ -383,7 +383,7 @@ def test_an_export_overwrites_only_when_asked_and_leaves_out_what_is_not_believe
     run = study.runs()[0]
     study.record_path(run).write_bytes(b"{}")
     path = put(tmp_path, {}, "exported.json")
-    with pytest.raises(ImportFileError, match=r"exported.json: exists; --overwrite"):
+    with pytest.raises(ResultsFileError, match=r"exported.json: exists; --overwrite"):
         export_results(study, path, False, print)
     told: list[str] = []
     export_results(study, path, True, told.append)

@@ -47,8 +47,8 @@ _TRACKED_RUN = re.compile(r"(.+)_([^_]+)_([^_]+)_((?:seed_?)?[0-9]{1,9})", re.DO
 _CHECKPOINT = re.compile(r"checkpoint_(seed_?[0-9]{1,9})(?:_(.+))?", re.DOTALL)
 
 
-class ImportFileError(InputError):
-    """A file that cannot be taken in. Its text is one line: file, place in it, problem, remedy."""
+class ResultsFileError(InputError):
+    """Results that cannot be taken in or written. Its text is one line: file, place in it, problem, remedy."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,16 @@ def import_results(study: Study, path: Path, overwrite: bool, report: Report) ->
         report: Is told what became of each run that was not simply imported, and of the numbers of runs.
 
     Raises:
-        ImportFileError: The file is of another shape, or holds what the study does not know. Nothing is written.
+        ResultsFileError: The file is of another shape, or holds what the study does not know. Nothing is written.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ImportFileError(f"{path}: no such file") from None
+        raise ResultsFileError(f"{path}: no such file") from None
     try:
         found = read_results(study, path.name, data)
-    except ImportFileError as error:
-        raise ImportFileError(f"{path}: {error}") from None
+    except ResultsFileError as error:
+        raise ResultsFileError(f"{path}: {error}") from None
     imported = {"source": path.name, "sha256": hashlib.sha256(data).hexdigest()}
     complete = partial = kept = 0
     for cell in found:
@@ -125,10 +125,10 @@ def export_results(study: Study, path: Path, overwrite: bool, report: Report) ->
         report: Is told of every record that is not believed, and of the number of runs.
 
     Raises:
-        ImportFileError: The file exists.
+        ResultsFileError: The file exists.
     """
     if path.exists() and not overwrite:
-        raise ImportFileError(f"{path}: exists; --overwrite replaces it")
+        raise ResultsFileError(f"{path}: exists; --overwrite replaces it")
     episodes = {run: _episodes(study, run, report) for run in study.runs()}
     present = {(run.seed, run.model) for run, held in episodes.items() if held}
     results: dict[str, Any] = {}
@@ -150,23 +150,23 @@ def read_results(study: Study, name: str, data: bytes) -> list[Found]:
         data: Its content.
 
     Raises:
-        ImportFileError: Names the place of the first thing that is not as it should be, but not the file.
+        ResultsFileError: Names the place of the first thing that is not as it should be, but not the file.
     """
     try:
         content = json.loads(data, object_pairs_hook=_distinct)
     except RecursionError:
-        raise ImportFileError("is nested too deeply; give a file of results") from None
-    except ImportFileError:
+        raise ResultsFileError("is nested too deeply; give a file of results") from None
+    except ResultsFileError:
         raise
     except ValueError as error:
-        raise ImportFileError(f"is not JSON ({error}); it may be truncated, so fetch it again") from None
+        raise ResultsFileError(f"is not JSON ({error}); it may be truncated, so fetch it again") from None
     found: dict[Run, Found] = {}
     for cell in _read_runs(study, name, _members("the file", content, "seeds")):
         if cell.run in found:
-            raise ImportFileError(f"{cell.place}: is the same run as {found[cell.run].place}; keep one of them")
+            raise ResultsFileError(f"{cell.place}: is the same run as {found[cell.run].place}; keep one of them")
         found[cell.run] = cell
     if not found:
-        raise ImportFileError("holds no run; give a file of results")
+        raise ResultsFileError("holds no run; give a file of results")
     return list(found.values())
 
 
@@ -206,7 +206,7 @@ def _read_tracked(study: Study, content: Mapping[str, Any]) -> Iterator[Found]:
         at = _shown(key)
         named = _TRACKED_RUN.fullmatch(key)
         if named is None:
-            raise ImportFileError(f"{at}: is not <model>_<task>_<condition>_<seed>; rename it or take it out")
+            raise ResultsFileError(f"{at}: is not <model>_<task>_<condition>_<seed>; rename it or take it out")
         _known(at, "task", named[2], study.tasks)
         _known(at, "condition", named[3], study.conditions)
         run = Run(_seed_named(study, at, named[4]), _model_named(study, at, named[1]), named[2], named[3])
@@ -232,7 +232,7 @@ def _absent(value: object) -> bool:
 def _only_episode(place: str, episodes: object) -> Mapping[str, Any]:
     held = _array(place, episodes)
     if len(held) > 1:
-        raise ImportFileError(f"{place}: holds {len(held)} episodes, and a run has one; keep one of them")
+        raise ResultsFileError(f"{place}: holds {len(held)} episodes, and a run has one; keep one of them")
     return _members(place, held[0], "lists") if held else {}
 
 
@@ -249,15 +249,15 @@ def _histories(study: Study, place: str, lists: Mapping[str, Any]) -> dict[str, 
         return {name: [] for name in ORIGINAL_HISTORIES}
     for name in ORIGINAL_HISTORIES[:3]:
         if name not in arrays:
-            raise ImportFileError(f"{place}: has no {name}; fetch the run's history again")
+            raise ResultsFileError(f"{place}: has no {name}; fetch the run's history again")
     rounds = len(arrays["rewards"])
     for name, values in arrays.items():
         if len(values) != rounds:
-            raise ImportFileError(
+            raise ResultsFileError(
                 f"{place}: {len(values)} {name} and {rounds} rewards; cut them to the rounds that have both"
             )
     if rounds > study.rounds:
-        raise ImportFileError(
+        raise ResultsFileError(
             f"{place}: {rounds} rounds, and a run of the config has {study.rounds}; give the config of that protocol"
         )
     return {
@@ -275,20 +275,20 @@ def _number(place: str, name: str, index: int, value: object) -> float | None:
         if name != "losses" and 0 <= value <= 1:
             return float(value)
     wanted = "a finite number" if name == "losses" else "a number from 0 to 1"
-    raise ImportFileError(
+    raise ResultsFileError(
         f"{place}: {name}[{index}] = {reprlib.repr(value)} is not {wanted}; empty the run's list to leave the run out"
     )
 
 
 def _members(place: str, value: object, members: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise ImportFileError(f"{place}: is {_kind(value)} and not an object of {members}; give a file of results")
+        raise ResultsFileError(f"{place}: is {_kind(value)} and not an object of {members}; give a file of results")
     return value
 
 
 def _array(place: str, value: object) -> Sequence[Any]:
     if not isinstance(value, list):
-        raise ImportFileError(f"{place}: is {_kind(value)} and not a list; give a file of results")
+        raise ResultsFileError(f"{place}: is {_kind(value)} and not a list; give a file of results")
     return value
 
 
@@ -301,7 +301,7 @@ def _seed_named(study: Study, place: str, key: str) -> int:
     named = _SEED.fullmatch(key)
     if named is None or int(named[1]) not in study.seeds:
         known = ", ".join(map(str, study.seeds))
-        raise ImportFileError(f"{place}: unknown seed {_shown(key)}; the config's `seeds` are {known}")
+        raise ResultsFileError(f"{place}: unknown seed {_shown(key)}; the config's `seeds` are {known}")
     return int(named[1])
 
 
@@ -318,14 +318,14 @@ def _model_named(study: Study, place: str, key: str) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise ImportFileError(f"{place}: {_shown(key)} is the source of {' and of '.join(fitting)}; name one of them")
+        raise ResultsFileError(f"{place}: {_shown(key)} is the source of {' and of '.join(fitting)}; name one of them")
     known = ", ".join(f"{name} ({model.source})" for name, model in study.models.items())
-    raise ImportFileError(f"{place}: unknown model {_shown(key)}; known are {known}")
+    raise ResultsFileError(f"{place}: unknown model {_shown(key)}; known are {known}")
 
 
 def _known(place: str, kind: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
-        raise ImportFileError(f"{place}: unknown {kind} {_shown(name)}; known are {', '.join(known)}")
+        raise ResultsFileError(f"{place}: unknown {kind} {_shown(name)}; known are {', '.join(known)}")
 
 
 def _exported_name(study: Study, name: str) -> str:
@@ -339,7 +339,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in members if keys.count(key) > 1)
-        raise ImportFileError(f"names {_shown(twice)} twice in one object; keep one of them")
+        raise ResultsFileError(f"names {_shown(twice)} twice in one object; keep one of them")
     return members
 
 
