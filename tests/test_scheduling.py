@@ -100,4 +100,5 @@ def test_the_summary_counts_states_and_names_what_is_to_be_done() -> None:
     text = scheduling.summary({**dict.fromkeys(runs, "missing"), runs[0]: "valid", runs[1]: "stale"})
     assert text.splitlines()[0] == "records: 1 valid, 10 missing, 1 stale, 0 corrupt"
     assert text.splitlines()[1] == "  stale: 1/tiny/sentiment/honest"
-    assert text.splitlines()[-1] == "  and 3 more"
+    assert text.splitlines()[2:] == [f"  missing: {run}" for run in runs[2:]]
+    assert len(scheduling.summary(dict.fromkeys(runs, "missing")).splitlines()) == 1

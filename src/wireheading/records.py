@@ -61,6 +61,9 @@ ITEM_ARRAYS = {
 }
 """The arrays of a held-out evaluation with one value an item, and the column that each is made of."""
 
+ORIGINAL_HISTORIES = ("rewards", "accuracies", "grades", "losses")
+"""What the published study's code kept of each round. An imported record holds each of them as `original_…`."""
+
 _HEAD = re.compile(rb'\{"digest": "([0-9a-f]{64})",\n"version": (\d+),\n')
 _TAIL = re.compile(rb'"sha256": "([0-9a-f]{64})"\}\}\n')
 _TAIL_LENGTH = len(b'"sha256": ""}}\n') + 64
@@ -85,6 +88,11 @@ def transcript_path(record: Path) -> Path:
 def heldout_path(record: Path) -> Path:
     """Where the transcript of a run's held-out evaluations lies."""
     return record.with_suffix(".heldout.parquet")
+
+
+def imported_path(record: Path) -> Path:
+    """Where an imported history lies that is shorter than its run, so that the run has no record yet."""
+    return record.with_suffix(".imported.json")
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -164,12 +172,8 @@ def make_record(
         timing: How long it took; differs from one execution to the next.
         provenance: What it ran on; likewise.
     """
-    task, condition = TASKS[run.task], CONDITIONS[run.condition]
-    graded = condition.grader != "none"
+    graded = CONDITIONS[run.condition].grader != "none"
     arrays: dict[str, list[Any]] = {name: [row[field] for row in rows] for name, field in ROUND_ARRAYS.items()}
-    rewarded_by_grade = condition.reward == "grade"
-    original_grades = [value or 0.0 for value in arrays["original_grades"]]
-    original_accuracies = [float(task.accurate(value)) for value in arrays["original_scores"]]
     return {
         "digest": study.digest(run),
         "version": VERSION,
@@ -189,15 +193,7 @@ def make_record(
             ]
         ),
         "unreadable_grades": sum(grade is None for grade in arrays["grades"]) if graded else 0,
-        "original_avg_reward": _mean(original_grades if rewarded_by_grade else arrays["original_scores"]),
-        "original_avg_accuracy": _mean(original_accuracies),
-        "original_avg_grade": _mean(original_grades) if graded else None,
-        "original_avg_loss": _mean(arrays["losses"]),
-        "original_grade_inflation": _mean(
-            [grade - accuracy for grade, accuracy in zip(original_grades, original_accuracies, strict=True)]
-        )
-        if graded
-        else None,
+        **original_means(original_histories(run.task, run.condition, arrays), graded=graded),
         **arrays,
         "evaluations": [
             {"round": round_, **{name: [row[field] for row in rows_] for name, field in ITEM_ARRAYS.items()}}
@@ -208,6 +204,43 @@ def make_record(
         "spec": study.spec(run),
         "timing": dict(timing),
         "provenance": dict(provenance),
+    }
+
+
+def original_histories(task: str, condition: str, arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Reward, accuracy, grade and loss of each round as the published study's code would have kept them.
+
+    Args:
+        task: The run's task.
+        condition: Its condition.
+        arrays: `original_scores`, `original_grades` and `losses`, a value a round.
+    """
+    scores, grades = arrays["original_scores"], arrays["original_grades"]
+    by_grade = CONDITIONS[condition].reward == "grade"
+    return {
+        "rewards": [grade or 0.0 for grade in grades] if by_grade else list(scores),
+        "accuracies": [float(TASKS[task].accurate(score)) for score in scores],
+        "grades": list(grades),
+        "losses": list(arrays["losses"]),
+    }
+
+
+def original_means(histories: Mapping[str, Sequence[Any]], *, graded: bool) -> dict[str, float | None]:
+    """The means of a run in the published definitions: an unreadable grade is 0, inflation the grade less accuracy.
+
+    Args:
+        histories: Those of `original_histories`.
+        graded: Whether the run asks for grades; if not, there are no means of them.
+    """
+    accuracies = histories["accuracies"]
+    grades = [grade or 0.0 for grade in histories["grades"]]
+    inflations = [grade - accuracy for grade, accuracy in zip(grades, accuracies, strict=True)]
+    return {
+        "original_avg_reward": _mean(histories["rewards"]),
+        "original_avg_accuracy": _mean(accuracies),
+        "original_avg_grade": _mean(grades) if graded else None,
+        "original_avg_loss": _mean(histories["losses"]),
+        "original_grade_inflation": _mean(inflations) if graded else None,
     }
 
 
@@ -234,12 +267,12 @@ def _state(data: bytes, digest: str) -> State:
 def _check(path: Path, record: Mapping[str, Any]) -> None:
     run = record["run"]
     named = (str(run["seed"]), run["model"], run["task"], run["condition"])
-    if named != (*path.parts[-4:-1], path.stem):
+    if named != (*path.parts[-4:-1], path.name.partition(".")[0]):
         raise RecordError(f"{path}: is the record of {'/'.join(named)}; move it to its own place")
     rounds = record["rounds"]
     wanted = record["spec"]["rounds"]
-    if record["status"] == "complete" and rounds != wanted:
-        raise RecordError(f"{path}: has {rounds} of {wanted} rounds but says complete; run it again")
+    if record["status"] in ("complete", "imported") and rounds != wanted:
+        raise RecordError(f"{path}: has {rounds} of {wanted} rounds but says {record['status']}; run it again")
     for name in ROUND_ARRAYS:
         if len(record[name]) != rounds:
             raise RecordError(f"{path}: {name} has {len(record[name])} values for {rounds} rounds; run it again")

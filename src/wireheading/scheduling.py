@@ -52,6 +52,11 @@ def job_runs(study: Study, runs: Sequence[Run], wildcards: Mapping[str, str]) ->
     return [run for run in runs if all(_texts(run)[axis] == wildcards[axis] for axis in free)]
 
 
+def unfinished(study: Study, states: Mapping[Run, State], wildcards: Mapping[str, str]) -> list[Run]:
+    """The runs of the job with these wildcards that have no valid record."""
+    return [run for run in job_runs(study, list(states), wildcards) if states[run] != "valid"]
+
+
 def record_states(study: Study, runs: Iterable[Run]) -> dict[Run, State]:
     """What the record of each run is worth."""
     return {run: inspect_record(study.record_path(run), study.digest(run)) for run in runs}
@@ -76,14 +81,12 @@ def mark_for_redoing(study: Study, states: Mapping[Run, State]) -> None:
         os.utime(marker, (newer, newer))
 
 
-def summary(states: Mapping[Run, State], most: int = 8) -> str:
-    """How many records there are of each kind, and the names of those that are to be made."""
+def summary(states: Mapping[Run, State]) -> str:
+    """How many records there are of each kind, and the names of those that are to be made, unless that is all."""
     counts = Counter(states.values())
     lines = ["records: " + ", ".join(f"{counts[state]} {state}" for state in ("valid", "missing", "stale", "corrupt"))]
     todo = [f"  {state}: {run}" for run, state in states.items() if state != "valid"]
-    if 0 < len(todo) < len(states):
-        lines += todo[:most] + ([f"  and {len(todo) - most} more"] if len(todo) > most else [])
-    return "\n".join(lines)
+    return "\n".join(lines + (todo if len(todo) < len(states) else []))
 
 
 def _texts(run: Run) -> dict[str, str]:

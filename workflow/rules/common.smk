@@ -16,10 +16,12 @@ except ConfigError as error:
     sys.exit(str(error))
 
 # Conda environments hold the libraries; the package itself comes from beside the workflow.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(
-        None,
-        [os.path.join(workflow.basedir, "..", "src"), os.environ.get("PYTHONPATH")],
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(
+        filter(
+            None,
+            [os.path.join(workflow.basedir, "..", "src"), os.environ.get("PYTHONPATH")],
+        )
     )
 )
 
@@ -44,6 +46,23 @@ def redo_markers(wildcards):
         for run in scheduling.job_runs(STUDY, RUNS, wildcards)
         if STATES[run] in ("stale", "corrupt")
     ]
+
+
+def models_to_run(wildcards):
+    """The model of a job, where a run of it is still to be done."""
+    runs = scheduling.unfinished(STUDY, STATES, wildcards)
+    return sorted({f"{STUDY.resources}/models/{run.model}" for run in runs})
+
+
+def data_to_run(wildcards):
+    """The items of the tasks that a job has still runs of."""
+    return expand(
+        f"{STUDY.resources}/data/{{task}}/{{part}}.jsonl",
+        task=sorted(
+            {run.task for run in scheduling.unfinished(STUDY, STATES, wildcards)}
+        ),
+        part=("train", "heldout"),
+    )
 
 
 wildcard_constraints:

@@ -1,19 +1,14 @@
 # The runs.
 #
 # Needs a model and the items of its tasks; makes the record and the transcripts of every run in the job. Records that
-# are valid already are neither deleted nor made again (`update`); the markers name those that are stale or corrupt.
+# are valid already are neither deleted nor made again (`update`); the markers name those that are stale or corrupt. A job
+# of nothing but valid records needs nothing, so that a model or data that were removed, or are to be made, do not call it.
 
 
 rule rl_run:
     input:
-        model=ancient(f"{STUDY.resources}/models/{{model}}"),
-        data=ancient(
-            expand(
-                f"{STUDY.resources}/data/{{task}}/{{part}}.jsonl",
-                task=STUDY.tasks if "task" in STUDY.engine.lockstep else "{task}",
-                part=("train", "heldout"),
-            )
-        ),
+        model=ancient(models_to_run),
+        data=ancient(data_to_run),
         redo=redo_markers,
     output:
         update(scheduling.job_outputs(STUDY, RUNS)),

@@ -18,4 +18,5 @@ study = load_study(snakemake.config)
 axes = job_runs(study, study.runs(), snakemake.wildcards)
 wanted = [run for run in axes if str(study.record_path(run)) in set(snakemake.output)]
 with reporting(snakemake.log[0]) as report:
-    run_job(study, axes, wanted, Path(snakemake.input.model), Path(study.resources, "data"), report)
+    model = Path(study.resources, "models", axes[0].model)
+    run_job(study, axes, wanted, model, Path(study.resources, "data"), report)

@@ -119,8 +119,9 @@ def _summary_of(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
         "rounds": record["rounds"],
         **{name: record[name] for name in SUMMARIES},
         "unreadable": record["unreadable_grades"],
-        "truncated": sum(arrays["truncated"]),
-        "largest_logprob_gap": max(arrays["logprob_gap"], default=None),
+        # An imported record holds none of these.
+        "truncated": sum(value is True for value in arrays["truncated"]),
+        "largest_logprob_gap": max((gap for gap in arrays["logprob_gap"] if gap is not None), default=None),
         "seconds": record["timing"]["seconds"],
         "code": record["provenance"]["code"],
     }

@@ -1,0 +1,97 @@
+"""The command `wireheading`: how far a study is, whether its records are whole, and results of the published code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from wireheading.config import ConfigError, Study, load_study
+from wireheading.errors import InputError
+from wireheading.original import export_results, import_results
+from wireheading.status import as_json, as_table, check_records, check_text, survey
+
+STUDY = Path("config/config.yaml")
+ORIGINAL = Path("config/original.yaml")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Those of the command line; by default, the process's own.
+
+    Returns:
+        The exit code: 0, or 1 where `check` finds a corrupt record or something cannot be read or written.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        study = read_study(options.configfile)
+        if options.command == "status":
+            standings = survey(study, time.time())
+            print(as_json(study, standings) if options.json else as_table(study, standings))
+        elif options.command == "check":
+            verdicts = check_records(study)
+            print(check_text(verdicts))
+            return int(any(verdict.state == "corrupt" for verdict in verdicts))
+        elif options.command == "import":
+            import_results(study, options.file, options.overwrite, _tell)
+        else:
+            export_results(study, options.file, options.overwrite, _tell)
+    except InputError as error:
+        _tell(str(error))
+        return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _tell(f"{error.filename}: {error.strerror}")
+        return 1
+    return 0
+
+
+def read_study(path: Path) -> Study:
+    """Reads and checks a config file.
+
+    Raises:
+        ConfigError: There is no such file, it is not YAML, or it cannot be run.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give --configfile, or run this where the workflow is") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds no settings; config/config.yaml shows how they are written")
+    return load_study(content)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="wireheading", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    status = commands.add_parser("status", help="what became of each run, and what is left to do")
+    status.add_argument("--json", action="store_true", help="a list of objects, one a run")
+    check = commands.add_parser("check", help="whether each record is valid, stale, corrupt or made by other code")
+    taken = commands.add_parser("import", help="take in results of the published code")
+    taken.add_argument("file", type=Path, metavar="FILE", help="all_results.json, a checkpoint, or a tracking export")
+    written = commands.add_parser("export", help="write records in the shape of the published code's all_results.json")
+    written.add_argument("file", type=Path, metavar="FILE", help="the file to write")
+    for command, default in ((status, STUDY), (check, STUDY), (taken, ORIGINAL), (written, ORIGINAL)):
+        command.add_argument(
+            "--configfile", type=Path, metavar="FILE", default=default, help="the study's config (default: %(default)s)"
+        )
+    for command in (taken, written):
+        command.add_argument("--overwrite", action="store_true", help="replace what exists")
+    return parser
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

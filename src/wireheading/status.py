@@ -1,0 +1,307 @@
+"""How far a study is: what became of each run, what is left to do, and whether its records can be believed.
+
+Nothing is asked of Snakemake or of a scheduler; all is read from the results folder, so it can be asked at any time and
+on any machine that sees the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+
+from wireheading.conditions import CONDITIONS
+from wireheading.config import AXES, Run, Study
+from wireheading.files import code_digest, sha256_of
+from wireheading.records import (
+    RecordError,
+    checkpoint_folder,
+    imported_path,
+    inspect_record,
+    read_record,
+)
+
+State = Literal["done", "running", "partial", "missing", "stale", "corrupt", "diverged", "imported"]
+
+STATES: tuple[State, ...] = ("done", "imported", "diverged", "running", "partial", "missing", "stale", "corrupt")
+"""All states of a run; the first three are ends, and the others are still to be done."""
+
+ENDED = STATES[:3]
+
+ALIVE_SECONDS, ALIVE_INTERVALS = 300.0, 3
+"""A job on another machine counts as alive while its latest checkpoint is younger than either: this many seconds, or
+this many times the time between its last two. Nothing else of it is seen from here, so a killed one looks alive as
+long."""
+
+_HOLDER = re.compile(r"process (\d+) on ([^\s,]+)")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a finished run was.
+
+    Attributes:
+        slots: Slots of its job.
+        seconds: Wall time of one round of the whole job, in seconds.
+    """
+
+    slots: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands.
+
+    Attributes:
+        run: Which run it is.
+        state: What became of it.
+        rounds_done: Rounds in its record, its checkpoint or its imported history.
+        rounds_left: Rounds that are still to be done: an imported history cannot be gone on from.
+        rate: Rounds per second between its last two checkpoints, while it is running; None where there is only one.
+        pace: What its record tells of the time that it took, if anything.
+    """
+
+    run: Run
+    state: State
+    rounds_done: int
+    rounds_left: int
+    rate: float | None = None
+    pace: Pace | None = None
+
+
+def survey(study: Study, now: float) -> list[Standing]:
+    """Where every run of a study stands, in the config's order.
+
+    Args:
+        study: The study.
+        now: The time, in seconds since the epoch.
+    """
+    return [_standing(study, run, now) for run in study.runs()]
+
+
+def hours_left(study: Study, standings: Sequence[Standing]) -> dict[str, float | None]:
+    """GPU hours that are left, by model.
+
+    A job takes as long as its longest run, whatever its number of runs: empty slots are computed too. So a job's rounds
+    left are counted once, and take the median time that a round took in finished jobs of the same model: of those whose
+    number of slots is nearest. Loading the model is not counted.
+
+    Args:
+        study: The study.
+        standings: Where its runs stand.
+
+    Returns:
+        The hours of each model with runs left; None where no finished run of the model tells how long they take.
+    """
+    jobs: dict[tuple[str, ...], list[Standing]] = {}
+    for standing in standings:
+        free = (str(part) for axis, part in zip(AXES, standing.run, strict=True) if axis not in study.engine.lockstep)
+        jobs.setdefault((standing.run.model, *free), []).append(standing)
+    paces: dict[str, list[Pace]] = {}
+    for standing in standings:
+        if standing.pace is not None:
+            paces.setdefault(standing.run.model, []).append(standing.pace)
+    hours: dict[str, float | None] = {}
+    for (model, *_), members in jobs.items():
+        left = max(standing.rounds_left for standing in members)
+        if left and model not in paces:
+            hours[model] = None
+        elif left:
+            nearest = min(abs(pace.slots - len(members)) for pace in paces[model])
+            fitting = [pace.seconds for pace in paces[model] if abs(pace.slots - len(members)) == nearest]
+            hours[model] = (hours.get(model) or 0.0) + left * statistics.median(fitting) / 3600
+    return hours
+
+
+def as_json(study: Study, standings: Sequence[Standing]) -> str:
+    """The standings as a JSON list with an object a run."""
+    rows = [
+        {
+            **standing.run._asdict(),
+            "state": standing.state,
+            "rounds_done": standing.rounds_done,
+            "rounds": study.rounds,
+        }
+        for standing in standings
+    ]
+    return json.dumps(rows, indent=2)
+
+
+def as_table(study: Study, standings: Sequence[Standing]) -> str:
+    """The standings as a table, seed and model by task and condition, and below it what is left."""
+    cells = {standing.run: _cell(standing) for standing in standings}
+    columns = [(task, condition) for task in study.tasks for condition in study.conditions]
+    lines = [
+        ["", "", *(task if condition == study.conditions[0] else "" for task, condition in columns)],
+        ["seed", "model", *(condition for _, condition in columns)],
+        *(
+            [str(seed), model, *(cells[Run(seed, model, *column)] for column in columns)]
+            for seed in study.seeds
+            for model in study.enabled_models
+        ),
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    table = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    counts = Counter(standing.state for standing in standings)
+    summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    return "\n".join([*table, "", f"{len(standings)} runs: {summary}", _left(study, standings)])
+
+
+def _cell(standing: Standing) -> str:
+    if standing.state == "running" and standing.rate is not None:
+        return f"running {standing.rounds_done}, {standing.rate:.2g}/s"
+    shown = standing.state in ("running", "partial", "diverged")
+    return f"{standing.state} {standing.rounds_done}" if shown else standing.state
+
+
+def _left(study: Study, standings: Sequence[Standing]) -> str:
+    runs = sum(standing.state not in ENDED for standing in standings)
+    if not runs:
+        return "nothing left to do"
+    hours = hours_left(study, standings)
+    parts = [
+        f"{model} {'unknown, as none of its runs is finished' if time_ is None else f'about {time_:.2g}'}"
+        for model, time_ in hours.items()
+    ]
+    return f"{runs} runs left to do; GPU hours: {'; '.join(parts)}"
+
+
+def _standing(study: Study, run: Run, now: float) -> Standing:
+    path, digest = study.record_path(run), study.digest(run)
+    found = inspect_record(path, digest)
+    if found == "valid":
+        record = json.loads(path.read_bytes())
+        ends: dict[str, State] = {"complete": "done", "diverged": "diverged", "imported": "imported"}
+        return Standing(run, ends[record["status"]], record["rounds"], 0, pace=_pace(record))
+    progress = _progress(checkpoint_folder(path), digest, now)
+    left = study.rounds - progress.rounds
+    if progress.alive:
+        return Standing(run, "running", progress.rounds, left, progress.rate)
+    if found != "missing":
+        return Standing(run, found, progress.rounds, left)
+    if progress.rounds:
+        return Standing(run, "partial", progress.rounds, left)
+    shorter = imported_path(path)
+    if inspect_record(shorter, digest) == "valid":
+        return Standing(run, "partial", json.loads(shorter.read_bytes())["rounds"], left)
+    return Standing(run, "missing", 0, left)
+
+
+def _pace(record: Mapping[str, Any]) -> Pace | None:
+    """What an imported record, or one made from its last checkpoint alone, cannot tell."""
+    rounds = record["timing"].get("rounds")
+    return Pace(record["provenance"]["slots"], record["timing"]["seconds"] / rounds) if rounds else None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a checkpoint tells of an unfinished run: see `Standing`."""
+
+    rounds: int = 0
+    rate: float | None = None
+    alive: bool = False
+
+
+def _progress(folder: Path, digest: str, now: float) -> Progress:
+    """Reads the names, times and heads of a checkpoint's states; those of other settings do not count."""
+    states: list[tuple[int, float]] = []
+    for path in sorted(folder.glob("state-*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                identity = json.loads(file.metadata()["identity"])
+            if identity["digest"] == digest:
+                states.append((int(path.stem.removeprefix("state-")), path.stat().st_mtime))
+        except (SafetensorError, FileNotFoundError):
+            # Damaged, so the run would go on from another; or replaced by a newer one in this moment.
+            continue
+    here = _held_here(folder / "lock")
+    if not states:
+        return Progress(alive=bool(here))
+    (earlier, before), (rounds, latest) = states[0], states[-1]
+    interval = latest - before
+    rate = (rounds - earlier) / interval if interval > 0 else None
+    recent = now - latest < max(ALIVE_SECONDS, ALIVE_INTERVALS * interval)
+    return Progress(rounds, rate, recent if here is None else here)
+
+
+def _held_here(lock: Path) -> bool | None:
+    """Whether the process that a run's lock names is alive; None where it is not one of this machine.
+
+    The lock itself is not tried: whoever tries it holds it for a moment, and a job that begins then would fail.
+    """
+    try:
+        holder = _HOLDER.match(lock.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    if holder is None or holder[2] != socket.gethostname():
+        return None
+    try:
+        os.kill(int(holder[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a record can be believed.
+
+    Attributes:
+        path: The record.
+        state: Whether it can.
+        remark: What is wrong with it or particular about it.
+    """
+
+    path: Path
+    state: Literal["valid", "stale", "corrupt", "other code"]
+    remark: str = ""
+
+
+def check_records(study: Study) -> list[Verdict]:
+    """Reads every record in the results folder whole, with its transcripts, and tells what it is worth."""
+    paths = sorted(Path(study.results).glob("*/*/*/*.json"))
+    return [_verdict(study, path) for path in paths]
+
+
+def _verdict(study: Study, path: Path) -> Verdict:
+    seed, model, task, name = path.parts[-4:]
+    condition = name.partition(".")[0]
+    if not (seed.isdecimal() and model in study.models and task in study.tasks and condition in CONDITIONS):
+        whole = inspect_record(path, "") != "corrupt"
+        return Verdict(path, "stale" if whole else "corrupt", "of no run of this config")
+    digest = study.digest(Run(int(seed), model, task, condition))
+    if inspect_record(path, digest) == "stale":
+        return Verdict(path, "stale", "made with other settings")
+    try:
+        record = read_record(path, digest)
+    except RecordError as error:
+        return Verdict(path, "corrupt", str(error).removeprefix(f"{path}: "))
+    for file, sha256 in record["transcripts"].items():
+        transcript = path.with_name(file)
+        if transcript.exists() and sha256_of(transcript) != sha256:
+            return Verdict(path, "corrupt", f"its transcript {file} was edited; run it again")
+    missing = [file for file in record["transcripts"] if not path.with_name(file).exists()]
+    remark = f"without its transcript {', '.join(missing)}" if missing else ""
+    if "imported" in record:
+        return Verdict(path, "valid", f"imported from {record['imported']['source']}")
+    return Verdict(path, "valid" if record["provenance"]["code"] == code_digest() else "other code", remark)
+
+
+def check_text(verdicts: Sequence[Verdict]) -> str:
+    """The verdicts, a line each, and their number of each kind."""
+    lines = [f"{verdict.state:<10}  {verdict.path}  {verdict.remark}".rstrip() for verdict in verdicts]
+    counts = Counter[str](verdict.state for verdict in verdicts)
+    kinds = ("valid", "other code", "stale", "corrupt")
+    return "\n".join([*lines, f"{len(verdicts)} records: " + ", ".join(f"{counts[kind]} {kind}" for kind in kinds)])

@@ -1,0 +1,319 @@
+"""Where runs stand, what is left, and which records can be believed; and the command that tells it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import save_file
+from test_config import ROOT, changed
+from test_original import LLAMA, episode, one, original_config, own_record, put, results_of_seed
+
+from wireheading import cli, status
+from wireheading.config import Run, Study, load_study
+from wireheading.files import code_digest, sha256_of
+from wireheading.original import import_results
+from wireheading.records import checkpoint_folder, transcript_path, write_record
+from wireheading.status import Standing, check_records, hours_left, survey
+
+NOW = 1_000_000_000.0
+
+
+def study_in(folder: Path, **changes: Any) -> Study:
+    return load_study(changed(results=str(folder / "results"), rounds=200, **changes))
+
+
+def finish(study: Study, run: Run, **changes: Any) -> Path:
+    path = study.record_path(run)
+    write_record(path, own_record(study, run) | changes)
+    return path
+
+
+def checkpoint(study: Study, run: Run, ages: dict[int, float], digest: str | None = None) -> Path:
+    """Writes states after these rounds, each this many seconds old."""
+    folder = checkpoint_folder(study.record_path(run))
+    folder.mkdir(parents=True)
+    for rounds, age in ages.items():
+        path = folder / f"state-{rounds:06d}.safetensors"
+        identity = json.dumps({"digest": digest or study.digest(run), "inputs": {}})
+        save_file({"x": np.zeros(1)}, path, metadata={"identity": identity})
+        os.utime(path, (NOW - age, NOW - age))
+    return folder
+
+
+def standing(study: Study, run: Run) -> Standing:
+    return next(one for one in survey(study, NOW) if one.run == run)
+
+
+def test_every_state_of_a_run(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    runs = study.runs()
+    finish(study, runs[0])
+    finish(study, runs[1], status="diverged", rounds=37)
+    finish(study, runs[2], digest="0" * 64)
+    finish(study, runs[3]).write_bytes(b'{"digest": "')
+    checkpoint(study, runs[4], {100: 60, 150: 10})
+    checkpoint(study, runs[5], {50: 10})
+    checkpoint(study, runs[6], {100: 10_000, 150: 9_000})
+    checkpoint(study, runs[7], {50: 10}, digest="0" * 64)
+    told = {one.run: (one.state, one.rounds_done, one.rounds_left, one.rate) for one in survey(study, NOW)}
+    assert [told[run] for run in runs[:9]] == [
+        ("done", 200, 0, None),
+        ("diverged", 37, 0, None),
+        ("stale", 0, 200, None),
+        ("corrupt", 0, 200, None),
+        ("running", 150, 50, 1.0),
+        ("running", 50, 150, None),
+        ("partial", 150, 50, None),
+        ("missing", 0, 200, None),
+        ("missing", 0, 200, None),
+    ]
+
+
+def test_a_slow_run_lives_longer_between_checkpoints(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    slow, dead = study.runs()[:2]
+    checkpoint(study, slow, {50: 1900, 100: 1000})
+    checkpoint(study, dead, {50: 1100, 100: 1000})
+    assert (standing(study, slow).state, standing(study, dead).state) == ("running", "partial")
+
+
+@pytest.mark.parametrize(("ages", "rounds"), [({}, 0), ({50: 9000}, 50)])
+def test_on_the_same_machine_the_process_that_holds_a_run_decides(
+    tmp_path: Path, ages: dict[int, float], rounds: int
+) -> None:
+    study = study_in(tmp_path)
+    alive, dead, elsewhere = study.runs()[:3]
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for run, holder in (
+        (alive, f"process {os.getpid()} on {socket.gethostname()}, Slurm job 7"),
+        (dead, f"process {gone.pid} on {socket.gethostname()}"),
+        (elsewhere, f"process {os.getpid()} on another-machine"),
+    ):
+        (checkpoint(study, run, ages) / "lock").write_text(holder + "\n")
+    left = "partial" if ages else "missing"
+    assert [standing(study, run).state for run in (alive, dead, elsewhere)] == ["running", left, left]
+    assert standing(study, alive).rounds_done == rounds
+    fresh = study.runs()[3]
+    (checkpoint(study, fresh, {50: 1}) / "lock").write_text(f"process {gone.pid} on {socket.gethostname()}\n")
+    assert standing(study, fresh).state == "partial"
+
+
+def test_a_damaged_state_does_not_count(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    run = study.runs()[0]
+    folder = checkpoint(study, run, {50: 9000, 100: 8000})
+    (folder / "state-000100.safetensors").write_bytes(b"\x00" * 20)
+    assert (standing(study, run).state, standing(study, run).rounds_done) == ("partial", 50)
+
+
+def test_a_run_that_is_being_redone_is_running_and_one_that_is_not_is_stale(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    first, second = study.runs()[:2]
+    for run, age in ((first, 10), (second, 9000)):
+        finish(study, run, digest="0" * 64)
+        checkpoint(study, run, {50: age})
+    assert (standing(study, first).state, standing(study, second).state) == ("running", "stale")
+
+
+def test_imported_runs_and_short_histories(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    content = {
+        "embedded_sentiment_honest_42": {"history": {name: [1.0] * 200 for name in ("reward", "accuracy", "grade")}},
+        "embedded_sentiment_control_42": {"history": {name: [1.0] * 30 for name in ("reward", "accuracy", "grade")}},
+    }
+    import_results(study, put(tmp_path, content), False, print)
+    whole, short = (standing(study, Run(42, "tiny", "sentiment", name)) for name in ("honest", "control"))
+    assert (whole.state, whole.rounds_done, whole.rounds_left, whole.pace) == ("imported", 200, 0, None)
+    # Of the short one nothing can be gone on from.
+    assert (short.state, short.rounds_done, short.rounds_left) == ("partial", 30, 200)
+
+
+def test_hours_left_count_a_job_once_by_its_longest_run(tmp_path: Path) -> None:
+    study = study_in(tmp_path, engine={"lockstep": ["task", "condition"]})
+    assert hours_left(study, survey(study, NOW)) == {"tiny": None}
+    for run in study.runs():
+        if run.seed != 789:
+            timing = {"rounds": 200, "seconds": 7200.0}
+            finish(study, run, timing=timing, provenance={"code": "c", "slots": 9})
+    assert hours_left(study, survey(study, NOW)) == {"tiny": 2.0}
+    for run in study.runs():
+        if run.seed == 789 and run.task != "sentiment":
+            checkpoint(study, run, {100: 9000})
+        if run.seed == 456:
+            # Of jobs of another size, only the nearest count.
+            timing = {"rounds": 200, "seconds": 72.0}
+            finish(study, run, timing=timing, provenance={"code": "c", "slots": 1})
+    assert hours_left(study, survey(study, NOW)) == {"tiny": 2.0}
+    for run in study.runs():
+        if run.seed == 789 and run.task == "sentiment":
+            checkpoint(study, run, {150: 9000})
+    assert hours_left(study, survey(study, NOW)) == {"tiny": 1.0}
+    for run in study.runs():
+        finish(study, run)
+    assert hours_left(study, survey(study, NOW)) == {}
+
+
+def test_the_table_has_seeds_and_models_by_tasks_and_conditions(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    runs = {run: index for index, run in enumerate(study.runs())}
+    finish(study, Run(42, "tiny", "arithmetic", "honest"), timing={"rounds": 200, "seconds": 3600.0})
+    checkpoint(study, Run(123, "tiny", "sentiment", "control"), {50: 60, 100: 10})
+    lines = status.as_table(study, survey(study, NOW)).splitlines()
+    assert lines[0].split() == ["sentiment", "arithmetic", "summarization"]
+    assert lines[1].split() == ["seed", "model"] + ["control", "selfgrade", "honest"] * 3
+    assert lines[2].split() == ["42", "tiny"] + ["missing"] * 5 + ["done"] + ["missing"] * 3
+    assert lines[3].split() == ["123", "tiny", "running", "100,", "1/s"] + ["missing"] * 8
+    assert lines[2].index("done") == lines[1].index("honest", lines[1].index("honest") + 1)
+    assert lines[-2] == f"{len(runs)} runs: 1 done, 1 running, 34 missing"
+    assert lines[-1] == "35 runs left to do; GPU hours: tiny about 1"
+
+
+def test_check_tells_what_each_record_is_worth(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    runs = study.runs()
+    files = [transcript_path(study.record_path(run)) for run in runs[:3]]
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"transcript")
+    own = {"code": code_digest(), "slots": 9}
+    for run, path in zip(runs, files, strict=False):
+        finish(study, run, provenance=own, transcripts={path.name: sha256_of(path)})
+    files[1].write_bytes(b"edited")
+    files[2].unlink()
+    finish(study, runs[3])
+    finish(study, runs[4], digest="0" * 64)
+    cut = finish(study, runs[5])
+    cut.write_bytes(cut.read_bytes()[:-9])
+    finish(study, runs[6], rounds=3, provenance=own)
+    other = study.record_path(runs[0]).parents[2] / "gone" / "sentiment" / "honest.json"
+    shutil.copytree(study.record_path(runs[0]).parent, other.parent)
+    shutil.copy(study.record_path(runs[0]), other)
+    copied = study.record_path(runs[7])
+    shutil.copy(study.record_path(runs[0]), copied)
+
+    told = {verdict.path: (verdict.state, verdict.remark) for verdict in check_records(study)}
+    assert [told[study.record_path(run)] for run in runs[:8]] == [
+        ("valid", ""),
+        ("corrupt", f"its transcript {files[1].name} was edited; run it again"),
+        ("valid", f"without its transcript {files[2].name}"),
+        ("other code", ""),
+        ("stale", "made with other settings"),
+        ("corrupt", "truncated or edited (its checksum does not fit); run it again"),
+        ("corrupt", "has 3 of 200 rounds but says complete; run it again"),
+        ("stale", "made with other settings"),
+    ]
+    assert told[other] == ("stale", "of no run of this config")
+
+
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "wireheading.cli", *arguments], cwd=folder, text=True, capture_output=True, check=False
+    )
+
+
+def config_in(folder: Path, config: dict[str, Any], name: str = "config.yaml") -> Path:
+    path = folder / "config" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return path
+
+
+def test_the_command_reads_the_config_that_the_workflow_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config_in(tmp_path, original_config("results"))
+    config_in(tmp_path, original_config("results-original"), "original.yaml")
+    path = put(tmp_path, one([episode()]))
+    assert cli.main(["import", str(path)]) == 0
+    assert not Path("results").exists()
+    assert capsys.readouterr().err == "results-original: 1 imported, 0 partial, 0 empty, 0 kept as they were\n"
+    assert cli.main(["status", "--json"]) == 0
+    assert {row["state"] for row in json.loads(capsys.readouterr().out)} == {"missing"}
+    assert cli.main(["status", "--json", "--configfile", "config/original.yaml"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 72
+    assert [row for row in rows if row["state"] != "missing"] == [
+        {
+            "seed": 42,
+            "model": "llama-3.1-8b",
+            "task": "sentiment",
+            "condition": "honest",
+            "state": "imported",
+            "rounds_done": 6,
+            "rounds": 6,
+        }
+    ]
+    assert cli.main(["export", "out.json"]) == 0
+    assert json.loads(Path("out.json").read_text())["seed_42"][LLAMA]["sentiment"]["control"] == []
+
+
+def test_check_fails_where_a_record_is_corrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config_in(tmp_path, original_config("results"), "original.yaml")
+    path = put(tmp_path, {"seed_42": results_of_seed(42)} | one([episode(3)], f"seed_123/{LLAMA}/sentiment/honest"))
+    assert cli.main(["import", str(path)]) == 0
+    check = ["check", "--configfile", "config/original.yaml"]
+    capsys.readouterr()
+    assert cli.main(check) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 20
+    assert lines[0] == (
+        "valid       results/123/llama-3.1-8b/sentiment/honest.imported.json  imported from all_results.json"
+    )
+    assert lines[-1] == "19 records: 19 valid, 0 other code, 0 stale, 0 corrupt"
+    record = Path("results/42/mistral-7b/arithmetic/control.json")
+    record.write_bytes(record.read_bytes().replace(b"imported", b"imparted", 1))
+    assert cli.main(check) == 1
+    assert f"corrupt     {record}  truncated or edited" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["status"], "config/config.yaml: no such file; give --configfile"),
+        (["status", "--configfile", "a.yaml"], "a.yaml: not YAML"),
+        (["status", "--configfile", "b.yaml"], "b.yaml: holds no settings"),
+        (["status", "--configfile", "c.yaml"], "config: rounds = -1"),
+        (["status", "--configfile", "."], ".: Is a directory"),
+        (["import", "none.json", "--configfile", "d.yaml"], "none.json: no such file"),
+        (["import", ".", "--configfile", "d.yaml"], ".: Is a directory"),
+        (["export", "d.yaml/out.json", "--configfile", "d.yaml"], "d.yaml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_told_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("models: [\nx: 1", encoding="utf-8")
+    Path("b.yaml").write_text("[]", encoding="utf-8")
+    Path("c.yaml").write_text(yaml.safe_dump(changed(rounds=-1)), encoding="utf-8")
+    Path("d.yaml").write_text(yaml.safe_dump(changed()), encoding="utf-8")
+    assert cli.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert told in error
+
+
+def test_the_command_starts_without_loading_torch() -> None:
+    code = "import sys, wireheading.cli; print(sorted({'torch', 'pandas', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
