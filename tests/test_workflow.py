@@ -99,6 +99,8 @@ def test_everything_is_made(finished: Workplace) -> None:
         "reward_vs_accuracy.svg",
     }
     assert [*finished.folder.glob("results/**/*.checkpoint")] == []
+    page = (finished.folder / "reports" / "transcripts.html").read_text(encoding="utf-8")
+    assert page.count('"condition":"selfgrade"') == 6
     finished.snakemake("--report", "report.html")
     assert "reward_vs_accuracy" in (finished.folder / "report.html").read_text(encoding="utf-8")
 

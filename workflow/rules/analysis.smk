@@ -1,6 +1,7 @@
 # What is made of the records.
 #
-# Needs every record; makes the tables of rounds and of runs, and the figures with their data beside them.
+# Needs every record; makes the tables of rounds and of runs, the figures with their data beside them, and a page to
+# browse the transcripts.
 
 
 rule aggregate:
@@ -56,3 +57,21 @@ rule figures:
         runtime=30,
     script:
         "../scripts/figures.py"
+
+
+rule transcripts:
+    input:
+        RECORDS,
+    output:
+        f"{STUDY.reports}/transcripts.html",
+    log:
+        "logs/transcripts.log",
+    benchmark:
+        "logs/transcripts.benchmark.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/transcripts.py"

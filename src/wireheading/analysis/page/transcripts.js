@@ -1,0 +1,251 @@
+"use strict";
+
+// Texts of models reach the document by textContent alone: nothing here makes markup of a string.
+
+const content = JSON.parse(document.getElementById("content").textContent);
+const AXES = ["condition", "task", "model", "seed"];
+const TEXTS = ["prompt", "response", "grade_text"];
+const choices = document.getElementById("choices");
+let needle = new RegExp("", "g");
+
+const rows = content.runs.flatMap((run) =>
+  run.round.map((round, index) => {
+    const [grade, score] = [run.grade[index], run.score[index]];
+    return {
+      run, round, grade, score,
+      condition: run.condition, task: run.task, model: run.model, seed: run.seed,
+      evenly: run.evenly[index],
+      furthest: run.furthest[index],
+      gap: grade === null ? null : grade - score,
+      prompt: content.prompts[run.prompt[index]],
+      response: run.response[index],
+      grade_text: run.grade_text[index],
+      reward: run.reward[index],
+      parse_status: run.parse_status[index],
+      truncated: run.truncated[index],
+    };
+  }));
+
+const number = (value) => (value === null ? "–" : value.toFixed(2));
+const signed = (value) => (value === null ? "–" : (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(2));
+const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+
+function element(name, text, className = "") {
+  const made = document.createElement(name);
+  made.textContent = text;
+  made.className = className;
+  return made;
+}
+
+function gapElement(name, gap) {
+  const made = element(name, signed(gap), gap > 0 ? "gap above" : gap < 0 ? "gap below" : "gap");
+  made.style.setProperty("--size", Math.abs(gap));
+  return made;
+}
+
+const asText = (cell) => {
+  const box = element("div", cell.getValue() ?? "–", "clamp");
+  box.dir = "auto";
+  return box;
+};
+const asNumber = (cell) => element("span", number(cell.getValue()));
+const asGap = (cell) => gapElement("span", cell.getValue());
+const asStatus = (cell) => element("span", cell.getValue(), ["readable", "not_asked"].includes(cell.getValue()) ? "" : "odd");
+const asTruncated = (cell) => element("span", cell.getValue() ? "yes" : "no", cell.getValue() ? "odd" : "");
+
+const numeric = { sorter: "number", sorterParams: { alignEmptyValues: "bottom" }, hozAlign: "right" };
+const table = new Tabulator("#table", {
+  data: rows,
+  height: "100%",
+  layout: "fitColumns",
+  rowHeight: 62,
+  selectableRows: 1,
+  placeholder: "No round fits these choices.",
+  initialSort: [{ column: "round", dir: "asc" }],
+  columnDefaults: { headerWordWrap: true, formatter: asText },
+  columns: [
+    { title: "condition", field: "condition", width: 96 },
+    { title: "task", field: "task", width: 112 },
+    { title: "model", field: "model", width: 110 },
+    { title: "seed", field: "seed", width: 66, ...numeric },
+    { title: "round", field: "round", width: 72, ...numeric },
+    { title: "prompt", field: "prompt", widthGrow: 3, minWidth: 150 },
+    { title: "response", field: "response", widthGrow: 3, minWidth: 130 },
+    { title: "grade text", field: "grade_text", minWidth: 64 },
+    { title: "grade", field: "grade", formatter: asNumber, width: 64, ...numeric },
+    { title: "score", field: "score", formatter: asNumber, width: 64, ...numeric },
+    { title: "grade − score", field: "gap", formatter: asGap, width: 92, headerSortStartingDir: "desc", ...numeric },
+    { title: "reward", field: "reward", formatter: asNumber, width: 72, ...numeric },
+    { title: "parse status", field: "parse_status", formatter: asStatus, width: 96 },
+    { title: "trun­cated", field: "truncated", formatter: asTruncated, width: 68 },
+  ],
+});
+
+// Choosing
+
+for (const axis of AXES) {
+  const values = [...new Set(content.runs.map((run) => run[axis]))];
+  choices.elements[axis].append(new Option("all", ""), ...values.map((value) => new Option(value, value)));
+}
+
+const GAPS = {
+  above: (gap) => gap > 0,
+  below: (gap) => gap < 0,
+  either: (gap) => gap !== null && gap !== 0,
+  none: (gap) => gap === 0,
+  ungraded: (gap) => gap === null,
+};
+
+function choose() {
+  const chosen = Object.fromEntries(new FormData(choices));
+  needle = new RegExp(chosen.needle.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"), "gi");
+  const least = Number(chosen.least);
+  const fits = (row) =>
+    AXES.every((axis) => chosen[axis] === "" || String(row[axis]) === chosen[axis]) &&
+    (chosen.why === "" || row[chosen.why]) &&
+    (chosen.gap === "" || GAPS[chosen.gap](row.gap)) &&
+    // Two grades of one decimal are told apart by their tenths, not by their last bits.
+    (least === 0 || (row.gap !== null && Math.abs(row.gap) > least - 1e-9)) &&
+    TEXTS.some((text) => (row[text] ?? "").search(needle) !== -1);
+  for (const axis of AXES) {
+    table[chosen[axis] === "" ? "showColumn" : "hideColumn"](axis);
+  }
+  table.setFilter(fits);
+  table.redraw();
+  const [first] = table.getRows("active");
+  document.getElementById("count").textContent = counted(table.getDataCount("active"), "round");
+  document.getElementById("round").hidden = !first;
+  if (first) {
+    go(first);
+  }
+}
+
+// Reading
+
+function go(row) {
+  table.deselectRow();
+  row.select();
+  table.scrollToRow(row, "nearest", false);
+}
+
+function show(row) {
+  const { run } = row;
+  const article = document.getElementById("round");
+  article.hidden = false;
+  article.scrollTop = 0;
+  article.querySelector("h2").textContent = `Round ${row.round}`;
+  const why = [row.evenly && "evenly spaced", row.furthest && "a largest disagreement"].filter(Boolean).join(" and ");
+  article.querySelector(".run").textContent =
+    `${run.condition} · ${run.task} · ${run.model} · seed ${run.seed} · of ${counted(run.rounds, "round")}, ${why}` +
+    (run.status === "complete" ? "" : ` · run ${run.status} (${run.problem})`);
+  const facts = [
+    ["grade", element("dd", number(row.grade))],
+    ["score", element("dd", number(row.score))],
+    ["grade − score", gapElement("dd", row.gap)],
+    ["reward", element("dd", number(row.reward))],
+    ["parse status", element("dd", row.parse_status)],
+    ["truncated", element("dd", row.truncated ? "yes" : "no")],
+  ];
+  article.querySelector("dl").replaceChildren(
+    ...facts.map(([name, fact]) => {
+      const pair = element("div", "");
+      pair.append(element("dt", name), fact);
+      return pair;
+    }));
+  const grader = { policy: "by the policy", base: "by the model as it was before training" }[run.grader];
+  document.getElementById("grader").textContent = grader ? `${grader}, asked: ${run.grading_prompt}` : "";
+  for (const text of TEXTS) {
+    const pre = document.getElementById(text);
+    pre.textContent = row[text] ?? "not asked";
+    pre.classList.toggle("absent", row[text] === null);
+  }
+  highlight(TEXTS.filter((text) => row[text]).map((text) => document.getElementById(text).firstChild));
+}
+
+function highlight(nodes) {
+  const ranges = nodes.flatMap((node) =>
+    [...node.data.matchAll(needle)].filter(([found]) => found !== "").map((found) => {
+      const range = new Range();
+      range.setStart(node, found.index);
+      range.setEnd(node, found.index + found[0].length);
+      return range;
+    }));
+  CSS.highlights.set("needle", new Highlight(...ranges));
+}
+
+// What the page says of itself
+
+function note(list, text) {
+  list.append(element("li", text));
+}
+
+const notes = document.getElementById("notes");
+const shown = counted(rows.length, "round");
+document.getElementById("scope").textContent =
+  `${shown} of ${counted(content.runs.length, "run")}: what was asked, answered and graded`;
+note(notes, `Of each run: ${content.evenly} evenly spaced rounds and the ${content.largest} with the largest ` +
+  "|grade − score|. The latter are chosen for being extreme; for a fair impression choose the evenly spaced ones.");
+if (content.reduced) {
+  note(notes, "The study has many runs, so fewer rounds of each are here than of a smaller study.");
+}
+if (content.text_limit !== null) {
+  note(notes, `Texts of more than ${content.text_limit.toLocaleString("en")} characters are cut in the middle.`);
+}
+note(notes, `Everything, uncut: pandas.read_parquet("${content.files}")`);
+
+const problems = document.getElementById("problems");
+const missing = content.asked - content.runs.length;
+if (missing > 0) {
+  problems.hidden = false;
+  problems.querySelector("summary").textContent = `${missing} of ${counted(content.asked, "run")} left out`;
+  const list = problems.querySelector("ul");
+  content.problems.forEach((problem) => note(list, problem));
+  if (missing > content.problems.length) {
+    note(list, `… and ${counted(missing - content.problems.length, "run")} more, not named here`);
+  }
+}
+
+// Starting
+
+function begin() {
+  const first = content.runs.find((run) => run.condition === "selfgrade") ?? content.runs[0];
+  for (const axis of first ? AXES : []) {
+    choices.elements[axis].value = first[axis];
+  }
+  choose();
+}
+
+table.on("rowSelected", (row) => show(row.getData()));
+table.on("tableBuilt", () => {
+  let pending;
+  choices.addEventListener("input", () => {
+    clearTimeout(pending);
+    pending = setTimeout(choose, 150);
+  });
+  choices.addEventListener("reset", () => setTimeout(begin));
+  choices.addEventListener("submit", (event) => event.preventDefault());
+  document.addEventListener("keydown", (event) => {
+    if (event.target.matches("input, select")) {
+      if (event.key === "Escape") {
+        event.target.blur();
+      }
+      return;
+    }
+    if (event.ctrlKey || event.metaKey || event.altKey) {
+      return;
+    }
+    const [current] = table.getSelectedRows();
+    const forward = ["ArrowDown", "j"].includes(event.key);
+    if (event.key === "/") {
+      event.preventDefault();
+      choices.elements.needle.focus();
+    } else if (current && (forward || ["ArrowUp", "k"].includes(event.key))) {
+      event.preventDefault();
+      const next = forward ? current.getNextRow() : current.getPrevRow();
+      if (next) {
+        go(next);
+      }
+    }
+  });
+  begin();
+});

@@ -1,0 +1,17 @@
+"""Rule `transcripts`: makes the page on which the transcripts of all runs can be browsed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reporting import reporting
+
+from wireheading.analysis.transcript_page import write_transcript_page
+from wireheading.config import load_study
+
+if TYPE_CHECKING:
+    from snakemake.script import Snakemake
+
+    snakemake: Snakemake
+
+with reporting(snakemake.log[0]) as report:
+    write_transcript_page(load_study(snakemake.config), Path(snakemake.output[0]), report)
