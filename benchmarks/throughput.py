@@ -25,9 +25,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 import yaml
 from baselines import Generate, OneRun, TokenByToken
-from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma2Config,
+    GenerationConfig,
+    LlamaConfig,
+    PreTrainedModel,
+)
 
 from wireheading.config import Run, Study, load_study
 from wireheading.data import read_items
@@ -38,6 +46,7 @@ from wireheading.policy.device import prepare_device
 from wireheading.policy.lora import TARGETS
 from wireheading.policy.model import load_model, prepare
 from wireheading.policy.policy import Policy
+from wireheading.policy.sampling import Conversation
 from wireheading.tasks import Item
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +64,26 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 32000,
         "tie_word_embeddings": True,
     },
+    "mistral-7b": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 32768,
+        "tie_word_embeddings": False,
+    },
+    "gemma-2-9b": {
+        "architecture": "gemma2",
+        "hidden_size": 3584,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 42,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 256,
+        "query_pre_attn_scalar": 256,
+        "vocab_size": 256000,
+    },
     "llama-8b": {
         "hidden_size": 4096,
         "intermediate_size": 14336,
@@ -67,15 +96,22 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 """Models of random weights. They never stop of themselves, so every text has its full length."""
 
+LENGTHS = {
+    "llama-110m": {"prompt_tokens": 256, "response_tokens": 96, "grading_prompt_tokens": 32, "grade_tokens": 10},
+    "large": {"prompt_tokens": 150, "response_tokens": 50, "grading_prompt_tokens": 40, "grade_tokens": 10},
+}
+"""Tokens of a round: those of summarization for the smaller shape, and the published study's for the large ones."""
+
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement: a way to compute, a model, how many slots, and for how many rounds."""
+    """One measurement: a way to compute, a model, how many slots, for how many rounds, and whether with CUDA graphs."""
 
     case: str
     model: str
     slots: int
     rounds: int
+    graphs: bool = True
 
 
 CASES = {
@@ -94,7 +130,10 @@ CASES = {
         Case("original", "llama-8b", 1, 2),
         Case("generate", "llama-8b", 1, 2),
         *(Case("engine", "llama-8b", slots, 3) for slots in (1, 9, 27, 36, 54)),
+        Case("engine", "llama-8b", 36, 2, graphs=False),
     ],
+    "mistral-7b": [Case("original", "mistral-7b", 1, 2), Case("engine", "mistral-7b", 36, 3)],
+    "gemma-2-9b": [Case("original", "gemma-2-9b", 1, 2), Case("engine", "gemma-2-9b", 36, 3)],
 }
 
 
@@ -137,16 +176,19 @@ def combine(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as Markdown, with each rate as a multiple of the published loop's on the same model."""
     lines = [
-        "| model | case | slots | run-rounds/s | × original | × generate | peak MB | ms a round | roofline ms |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model | case | slots | run-rounds/s | × original | × generate | peak MB | MB a slot "
+        "| prefill / decoding / updating / rest, ms a round | ms a run-round | roofline ms |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         one = {other["case"]: other["run_rounds_per_s"] for other in rows if other["model"] == row["model"]}
         rate = row["run_rounds_per_s"]
-        times = " / ".join(f"{row['ms_a_round'][part]:.0f}" for part in ("sampling", "updating", "rest"))
+        times = " / ".join(f"{row['ms_a_round'][part]:.0f}" for part in ("prefill", "decoding", "updating", "rest"))
+        ratios = " | ".join(f"{rate / one[case]:.1f}" if case in one else "" for case in ("original", "generate"))
+        name = row["case"] if row["graphs"] else f"{row['case']}, no graphs"
         lines.append(
-            f"| {row['model']} | {row['case']} | {row['slots']} | {rate:.3g} | {rate / one['original']:.1f} "
-            f"| {rate / one['generate']:.1f} | {row['peak_mb']:.0f} | {times} | {row['roofline_ms']:.3g} |"
+            f"| {row['model']} | {name} | {row['slots']} | {rate:.3g} | {ratios} | {row['peak_mb']:.0f} "
+            f"| {row['slot_mb']:.3g} | {times} | {1000 / rate:.3g} | {row['roofline_ms']:.3g} |"
         )
     return "\n".join(lines)
 
@@ -156,11 +198,14 @@ def measure(case: Case) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, chat, study, data = set_up(case, device)
     clock = Clock(device)
+    # Before the projections are wrapped.
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    slot = slot_bytes(model, study.lora.rank)
     runs = study.runs()
     groups = [runs] if case.slots == len(runs) else list(batched(runs, case.slots, study))
     sampled: list[Any] = []
     if case.case == "engine":
-        advance = engine(study, groups, model, chat, data, clock, sampled)
+        advance = engine(study, groups, model, chat, data, clock, sampled, graphs=case.graphs)
     else:
         advance = one_by_one(study, groups, model, chat, data, clock, sampled, case.case)
     advance(1)
@@ -169,25 +214,47 @@ def measure(case: Case) -> dict[str, Any]:
     done = case.rounds * sum(len(group) for group in groups)
     given = statistics.mean(task.prompt_tokens + task.grading_prompt_tokens for task in study.tasks.values())
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    bandwidth, rate = ceilings(device, model.dtype)
-    per_round = 1 / (case.rounds * len(groups))
     peak = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else _peak_rss()
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {
+    bandwidth, rate = ceilings(device, model.dtype)
+    shares = {part: value / (case.rounds * len(groups)) for part, value in clock.shares(seconds).items()}
+    row = {
         **asdict(case),
         "task": "summarization" if case.model != "demo" else "grid",
         "runs": len(runs),
         "run_rounds_per_s": done / seconds,
         "peak_mb": peak,
-        "slot_mb": slot_bytes(model, study.lora.rank) / 2**20,
-        "ms_a_round": {name: value * per_round for name, value in clock.shares(seconds).items()},
+        "slot_mb": slot / 2**20,
+        "ms_a_round": shares,
         "roofline_ms": roofline(sampled, given, case.slots, parameters, size, bandwidth, rate) * 1000,
         "copy_gb_per_s": bandwidth / 1e9,
         "gflop_per_s": rate / 1e9,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "transformers": transformers.__version__,
     }
+    if case.case == "engine" and case.model != "demo":
+        # Texts of full length: the first token of each comes out of the prefill, the others take a step each.
+        (task,) = study.tasks.values()
+        steps = task.response_tokens + task.grade_tokens - 2
+        columns = task.prompt_tokens + task.response_tokens + task.grading_prompt_tokens + task.grade_tokens
+        read = step_bytes(model, parameters, slot // 16, case.slots, columns)
+        row["decode_step_ms"] = shares["decoding"] / steps
+        row["decode_gb_per_s"] = read / row["decode_step_ms"] / 1e6
+        row["update_gflop_per_s"] = 4 * parameters * columns * case.slots / shares["updating"] / 1e6
+    return row
+
+
+def step_bytes(model: PreTrainedModel, parameters: int, adapter: int, slots: int, columns: int) -> int:
+    """What a decode step must read at least: every weight but the embeddings, the slots' adapters and their cache."""
+    output: torch.Tensor = model.get_output_embeddings().weight
+    weights = parameters - (0 if output is model.get_input_embeddings().weight else output.numel())
+    shape = model.config
+    heads: int = shape.num_key_value_heads
+    size: int = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    cache: int = 2 * shape.num_hidden_layers * heads * size * columns
+    read: int = output.element_size() * (weights + slots * (adapter + cache))
+    return read
 
 
 def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Study, dict[str, list[Item]]]:
@@ -203,13 +270,15 @@ def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Stu
         study = load_study(config)
         return model, chat, study, {task: read_items(DEMO_DATA / task / "train.jsonl") for task in study.tasks}
     config["seeds"] = list(range(-(-case.slots // 3)))
-    limits = {"prompt_tokens": 256, "response_tokens": 96, "grading_prompt_tokens": 32, "grade_tokens": 10}
+    limits = LENGTHS.get(case.model, LENGTHS["large"])
     config["tasks"] = {"summarization": config["tasks"]["summarization"] | limits}
     config["conditions"] = CONDITIONS if case.slots > 1 else ["selfgrade"]
     torch.manual_seed(0)
     with device:
-        shape = LlamaConfig(**SHAPES[case.model])
-        model = LlamaForCausalLM._from_config(shape, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
+        shape = dict(SHAPES[case.model])
+        config_class = {"llama": LlamaConfig, "gemma2": Gemma2Config}[shape.pop("architecture", "llama")]
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        model = AutoModelForCausalLM.from_config(config_class(**shape), dtype=dtype)
     prepare(model)
     chat = Chat(AutoTokenizer.from_pretrained(DEMO_MODEL), GenerationConfig())
     chat.stop_tokens = frozenset([SHAPES[case.model]["vocab_size"]])
@@ -233,19 +302,31 @@ def engine(
     data: dict[str, list[Item]],
     clock: Clock,
     sampled: list[Any],
+    *,
+    graphs: bool,
 ) -> Callable[[int], float]:
     """The engine, a job for each group in turn on one model."""
     policy = Policy(
         model,
         chat,
         slots=max(len(group) for group in groups),
-        chunk=study.engine.chunk if model.device.type == "cpu" else 9,
+        chunk=study.engine.chunk if model.device.type == "cpu" else 18,
         lora=study.lora,
         optimizer=study.optimizer,
         temperature=study.temperature,
     )
-    policy.sample = clock.timed("sampling", policy.sample)  # type: ignore[method-assign]
     policy.update = clock.timed("updating", policy.update)  # type: ignore[method-assign]
+    converse = policy.converse
+
+    def timed_conversation(rows: int, columns: int) -> Conversation:
+        talk = converse(rows, columns)
+        if "listen" not in vars(talk):
+            talk.graphs.recorded &= graphs
+            talk.listen = clock.timed("prefill", talk.listen)  # type: ignore[method-assign]
+            talk.speak = clock.timed("decoding", talk.speak)  # type: ignore[method-assign]
+        return talk
+
+    policy.converse = timed_conversation  # type: ignore[method-assign]
 
     def advance(rounds: int) -> float:
         seconds = 0.0
@@ -289,9 +370,9 @@ def one_by_one(
             done = 0
             while done < rounds:
                 if isinstance(ask, Respond):
-                    ask = steps.send(clock.timed("sampling", one.respond)(ask.context, ask.draws))
+                    ask = steps.send(clock.timed("decoding", one.respond)(ask.context, ask.draws))
                 elif isinstance(ask, GradeNext):
-                    ask = steps.send(clock.timed("sampling", one.grade)(ask.context, ask.draws))
+                    ask = steps.send(clock.timed("decoding", one.grade)(ask.context, ask.draws))
                 elif isinstance(ask, Update):
                     ask = steps.send(clock.timed("updating", one.update)(ask.conversations[0], ask.advantage))
                 else:
@@ -336,12 +417,12 @@ class Clock:
 
     def shares(self, seconds: float) -> dict[str, float]:
         """Milliseconds of each part, and of the rest of so many seconds."""
-        parts = {part: self.parts[part] * 1000 for part in ("sampling", "updating")}
+        parts = {part: self.parts[part] * 1000 for part in ("prefill", "decoding", "updating")}
         return {**parts, "rest": seconds * 1000 - sum(parts.values())}
 
 
 def slot_bytes(model: PreTrainedModel, rank: int) -> int:
-    """What one slot holds: its adapter, gradient and two moments in float32."""
+    """What one slot holds: its adapter, gradient and two moments in float32; a copy in 16 bits comes on top of that."""
     return 16 * sum(
         rank * (module.in_features + module.out_features)
         for name, module in model.named_modules()
