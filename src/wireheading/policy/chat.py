@@ -80,11 +80,14 @@ class Chat:
         Raises:
             InputError: The prompt is too long even without that field.
         """
+        prompt = tokens(render(fields))
+        if len(prompt) <= limit:
+            return prompt
         fields = dict(fields)
         longest = max(fields, key=lambda name: len(str(fields[name])))
         ids = self.tokenizer(str(fields[longest]), add_special_tokens=False)["input_ids"]
         assert isinstance(ids, list)
-        while len(prompt := tokens(render(fields))) > limit:
+        while len(prompt) > limit:
             ids = ids[: -(len(prompt) - limit)]
             if not ids:
                 raise InputError(
@@ -92,6 +95,7 @@ class Chat:
                     "tokens; shorten it or raise the limit"
                 )
             fields[longest] = self.text(ids)
+            prompt = tokens(render(fields))
         return prompt
 
     @cached_property
