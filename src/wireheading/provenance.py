@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import platform
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from wireheading.config import Study
+from wireheading.files import code_digest
 
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "rouge-score")
 """The libraries whose versions can change a run's numbers."""
@@ -39,17 +37,6 @@ def provenance(study: Study, device: torch.device, *, slot: int, slots: int) -> 
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in PACKAGES},
     }
-
-
-@cache
-def code_digest() -> str:
-    """SHA-256 over the source files of this package."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\n".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _cpu() -> str:
