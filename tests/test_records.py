@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,21 +8,41 @@ from typing import Any
 import pytest
 
 from wireheading import records
+from wireheading.record_schema import json_schema
 from wireheading.records import RecordError, inspect_record, read_record, write_record
 
 DIGEST = "a" * 64
 
 
+def evaluation(round_: int, **changes: Any) -> dict[str, Any]:
+    values: dict[str, list[Any]] = {name: [0.5, 1.0] for name in records.ITEM_ARRAYS}
+    bits = ("accuracies", "greedy_accuracies")
+    values |= {name: [0, 1] for name in bits}
+    values["items"], values["truncated"] = ["a", "b"], [False, False]
+    values |= {name: ["readable"] * 2 for name in ("parse_status", "base_parse_status")}
+    return {"round": round_, **values} | changes
+
+
 def record(**changes: Any) -> dict[str, Any]:
+    arrays: dict[str, list[Any]] = {name: [0.5, 1.0] for name in records.ROUND_ARRAYS}
+    arrays |= {"items": ["x", "y"], "accuracies": [0, 1], "truncated": [False, True], "parse_status": ["readable"] * 2}
     content = {
         "digest": DIGEST,
         "version": records.VERSION,
         "run": {"seed": 42, "model": "tiny", "task": "arithmetic", "condition": "honest"},
         "status": "complete",
+        "problem": None,
         "rounds": 2,
-        **{name: [0.5, 1.0] for name in records.ROUND_ARRAYS},
+        **dict.fromkeys(("avg_reward", "avg_score", "avg_accuracy", "avg_grade", "avg_loss"), 0.75),
+        "grade_inflation": 0.0,
+        "unreadable_grades": 0,
+        **dict.fromkeys(("original_avg_reward", "original_avg_accuracy", "original_avg_grade"), 0.75),
+        "original_avg_loss": 0.75,
+        "original_grade_inflation": 0.0,
+        **arrays,
+        "evaluations": [evaluation(0), evaluation(2)],
         "spec": {"rounds": 2},
-        "timing": {"seconds": 1.5},
+        "timing": {"first_round": 0, "rounds": 2, "seconds": 1.5, "evaluating_seconds": 0.5},
         "provenance": {"code": "x"},
     }
     return content | changes
@@ -67,10 +88,39 @@ def test_any_edited_byte_is_noticed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rounds": 3}, "has 3 of 2 rounds"),
+        ({"rounds": 3}, "items has 2 values for 3 rounds"),
+        ({"spec": {"rounds": 3}}, "has 2 of 3 rounds but says complete"),
+        ({"status": "diverged", "spec": {"rounds": 1}}, "has 2 of 1 rounds but says diverged"),
+        ({"status": "done"}, "status = 'done' is not valid"),
         ({"rewards": [0.5]}, "rewards has 1 values for 2 rounds"),
-        ({"scores": [0.5, 1.01]}, r"scores\[1\] = 1.01 is outside 0 to 1"),
-        ({"grades": [-0.5, None]}, r"grades\[0\] = -0.5 is outside"),
+        ({"rewards": [0.5, None]}, r"rewards\[1\] = None is not valid"),
+        ({"scores": [0.5, 1.01]}, r"scores\[1\] = 1.01 is not valid .*less than or equal to 1"),
+        ({"scores": [0.5, "1"]}, r"scores\[1\] = '1' is not valid"),
+        ({"scores": [0.5, True]}, r"scores\[1\] = True is not valid"),
+        ({"grades": [-0.5, None]}, r"grades\[0\] = -0.5 is not valid"),
+        ({"grades": [0.5, None]}, r"grades\[1\] = None although it is readable"),
+        ({"parse_status": ["readable", "unreadable"]}, r"grades\[1\] = 1.0 although it is unreadable"),
+        ({"parse_status": ["readable", "odd"]}, r"parse_status\[1\] = 'odd' is not valid"),
+        ({"accuracies": [0, 2]}, r"accuracies\[1\] = 2 is not valid"),
+        ({"avg_reward": 1.5}, "avg_reward = 1.5 is not valid"),
+        ({"evaluations": []}, "no held-out evaluation before training"),
+        ({"evaluations": [evaluation(0)]}, "no held-out evaluation of all items after its last round"),
+        ({"evaluations": [evaluation(0), evaluation(3)]}, "evaluation after round 3 of 2"),
+        ({"evaluations": [evaluation(0), evaluation(0)]}, r"evaluations.1.round = 0 does not come after"),
+        ({"evaluations": [evaluation(0, items=[]), evaluation(2)]}, "evaluations.0 has no items"),
+        (
+            {"evaluations": [evaluation(0), evaluation(2, scores=[1.0])]},
+            "evaluations.1.scores has 1 values for 2 items",
+        ),
+        ({"evaluations": [evaluation(0), evaluation(2, items=["b", "a"])]}, "not the first of evaluations.0.items"),
+        (
+            {"evaluations": [evaluation(0), evaluation(2, soft_grades=[0.5, 1.2])]},
+            r"evaluations.1.soft_grades\[1\] = 1.2 is not valid",
+        ),
+        (
+            {"evaluations": [evaluation(0), evaluation(2, base_grades=[0.5, None])]},
+            r"evaluations.1.base_grades\[1\] = None although",
+        ),
         ({"run": {"seed": 1, "model": "tiny", "task": "arithmetic", "condition": "honest"}}, "is the record of 1/tiny"),
     ],
 )
@@ -80,6 +130,31 @@ def test_a_record_that_contradicts_itself_is_not_believed(path: Path, changes: d
         read_record(path, DIGEST)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["scores", "evaluations", "timing", "spec", "run", "status"])
+def test_a_record_without_a_part_is_not_believed(path: Path, key: str) -> None:
+    content = record()
+    del content[key]
+    write_record(path, content)
+    with pytest.raises(RecordError, match=f"has no {key}"):
+        read_record(path, DIGEST)
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_is_none_is_not_believed(path: Path, constant: str) -> None:
+    write_record(path, record(avg_loss=123456.5))
+    # Another program could have written such a file whole, with a checksum that fits.
+    data = path.read_bytes().replace(b"123456.5", constant.encode())[: -(64 + len(b'"}}\n'))]
+    path.write_bytes(data + hashlib.sha256(data).hexdigest().encode() + b'"}}\n')
+    assert inspect_record(path, DIGEST) == "valid"
+    with pytest.raises(RecordError, match=f"holds {constant}, which is no number"):
+        read_record(path, DIGEST)
+
+
+def test_the_schema_in_the_repository_is_the_one_of_the_code() -> None:
+    schema = Path(__file__).parents[1] / "workflow" / "schemas" / "record.schema.json"
+    assert schema.read_text(encoding="utf-8") == json_schema(), f"run: python -m wireheading.record_schema > {schema}"
 
 
 def test_not_a_number_cannot_be_written(path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_path_with_a_detour_names_the_same_record(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("lockstep", "jobs", "outputs"),
-    [([], 36, 1), (["task", "condition"], 4, 9), (["seed", "task", "condition"], 1, 36)],
+    [([], 48, 1), (["task", "condition"], 4, 12), (["seed", "task", "condition"], 1, 48)],
 )
 def test_lockstep_axes_divide_the_runs_into_jobs(tmp_path: Path, lockstep: list[str], jobs: int, outputs: int) -> None:
     study = study_in(tmp_path, engine={"lockstep": lockstep})

@@ -93,11 +93,9 @@ def test_everything_is_made(finished: Workplace) -> None:
     runs = pd.read_parquet(finished.folder / "results" / "runs.parquet")
     rounds = pd.read_parquet(finished.folder / "results" / "rounds.parquet")
     assert (len(runs), len(rounds)) == (12, 48)
-    assert {path.name for path in (finished.folder / "reports" / "figures").glob("*.svg")} == {
-        "learning_curves.svg",
-        "grade_inflation.svg",
-        "reward_vs_accuracy.svg",
-    }
+    figures = {path.stem for path in (finished.folder / "reports" / "figures").glob("*.svg")}
+    assert figures == {path.stem for path in (ROOT / "workflow" / "report").glob("*.rst")}
+    assert figures == {path.stem for path in (finished.folder / "reports" / "figures").glob("*.csv")}
     assert [*finished.folder.glob("results/**/*.checkpoint")] == []
     page = (finished.folder / "reports" / "transcripts.html").read_text(encoding="utf-8")
     assert page.count('"condition":"selfgrade"') == 6

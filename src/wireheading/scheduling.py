@@ -2,11 +2,13 @@
 
 Snakemake decides by names and modification times; it cannot see inside a record. So while parsing, each record's bytes
 are checked, and for one that is stale or corrupt a small file, newer than the record, becomes an input of its job.
-That needs nothing that Snakemake remembered, so it works in a fresh clone with copied results.
+Tables of other records, and an analysis with other thresholds, are redone in the same way. That needs nothing that
+Snakemake remembered, so it works in a fresh clone with copied results.
 """
 
 from __future__ import annotations
 
+import csv
 import os
 import time
 from collections import Counter
@@ -67,17 +69,50 @@ def redo_marker(study: Study, run: Run, state: State) -> Path:
     return Path(study.results, ".redo", f"{state}.{'.'.join(_texts(run).values())}")
 
 
+def tables_marker(study: Study, states: Mapping[Run, State]) -> list[Path]:
+    """The file that makes Snakemake redo tables that are not of the records there are; none if they are.
+
+    The table of records says which runs the tables are of, and which of them had a record that was believed.
+    """
+    path = Path(study.results, "records.csv")
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    listed = [Run(int(row["seed"]), row["model"], row["task"], row["condition"]) for row in rows]
+    then = dict(zip(listed, (row["state"] for row in rows), strict=True))
+    same = listed == study.runs() and all(
+        (then[run] == "missing") == (state == "missing") and (then[run] in ("missing", "unusable") or state == "valid")
+        for run, state in states.items()
+    )
+    return [] if same else [Path(study.results, ".redo", "tables")]
+
+
+def analysis_marker(study: Study) -> list[Path]:
+    """The file that makes Snakemake redo an analysis that was made with other thresholds; none if it was not."""
+    path = Path(study.reports, "analysis.json")
+    if not path.exists() or path.read_text(encoding="utf-8") == study.analysis.text():
+        return []
+    return [Path(study.results, ".redo", "analysis")]
+
+
 def mark_for_redoing(study: Study, states: Mapping[Run, State]) -> None:
-    """Makes the markers of stale and corrupt records, each newer than its record, and removes all others."""
-    markers = {redo_marker(study, run, state): run for run, state in states.items() if state in ("stale", "corrupt")}
+    """Makes the markers of what is to be redone, each newer than that, and removes all others."""
+    markers = {
+        redo_marker(study, run, state): study.record_path(run)
+        for run, state in states.items()
+        if state in ("stale", "corrupt") and not study.partial
+    }
+    markers |= {marker: Path(study.results, "records.csv") for marker in tables_marker(study, states)}
+    markers |= {marker: Path(study.reports, "analysis.json") for marker in analysis_marker(study)}
     for old in Path(study.results, ".redo").glob("*"):
         if old not in markers:
             old.unlink()
-    for marker, run in markers.items():
+    for marker, outdated in markers.items():
         marker.parent.mkdir(parents=True, exist_ok=True)
         # Snakemake disregards a newer file of the same content as before, so the content is ever another.
         marker.write_text(f"{time.time_ns()}\n")
-        newer = max(time.time(), study.record_path(run).stat().st_mtime + 1)
+        newer = max(time.time(), outdated.stat().st_mtime + 1)
         os.utime(marker, (newer, newer))
 
 

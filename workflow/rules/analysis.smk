@@ -1,15 +1,16 @@
 # What is made of the records.
 #
-# Needs every record; makes the tables of rounds and of runs, the figures with their data beside them, and a page to
-# browse the transcripts.
+# Needs every record; makes the tables, the estimates, the verdicts, the report's first page, the figures with their data
+# beside them, and a page to browse the transcripts. A marker asks for tables of other records, or for an analysis with
+# other thresholds.
 
 
 rule aggregate:
     input:
         RECORDS,
+        redo=scheduling.tables_marker(STUDY, STATES),
     output:
-        rounds=f"{STUDY.results}/rounds.parquet",
-        runs=f"{STUDY.results}/runs.parquet",
+        **TABLES,
     log:
         "logs/aggregate.log",
     benchmark:
@@ -23,11 +24,42 @@ rule aggregate:
         "../scripts/aggregate.py"
 
 
+rule analyse:
+    input:
+        **TABLES,
+        redo=scheduling.analysis_marker(STUDY),
+    output:
+        **ANALYSIS,
+    log:
+        "logs/analyse.log",
+    benchmark:
+        "logs/analyse.benchmark.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/analyse.py"
+
+
 rule figures:
     input:
-        rounds=f"{STUDY.results}/rounds.parquet",
-        runs=f"{STUDY.results}/runs.parquet",
+        **TABLES,
+        **ANALYSIS,
     output:
+        report(
+            f"{STUDY.reports}/figures/contrast.svg",
+            caption="../report/contrast.rst",
+            category="Verdict",
+            labels={"figure": "W of every seed"},
+        ),
+        report(
+            f"{STUDY.reports}/figures/gain_split.svg",
+            caption="../report/gain_split.rst",
+            category="Verdict",
+            labels={"figure": "what the gain consists of"},
+        ),
         report(
             f"{STUDY.reports}/figures/learning_curves.svg",
             caption="../report/learning_curves.rst",
@@ -43,8 +75,26 @@ rule figures:
         report(
             f"{STUDY.reports}/figures/grade_inflation.svg",
             caption="../report/grade_inflation.rst",
-            category="Wireheading",
+            category="Training",
             labels={"figure": "grade inflation"},
+        ),
+        report(
+            f"{STUDY.reports}/figures/reliability.svg",
+            caption="../report/reliability.rst",
+            category="Calibration and validity",
+            labels={"figure": "reliability of the grade"},
+        ),
+        report(
+            f"{STUDY.reports}/figures/validity.svg",
+            caption="../report/validity.rst",
+            category="Calibration and validity",
+            labels={"figure": "unreadable, cut off, lost"},
+        ),
+        report(
+            f"{STUDY.reports}/figures/costs.svg",
+            caption="../report/costs.rst",
+            category="Cost",
+            labels={"figure": "cost of each job"},
         ),
     log:
         "logs/figures.log",

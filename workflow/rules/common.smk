@@ -1,7 +1,7 @@
 # What the other rule files share.
 #
-# Needs the merged config; makes STUDY (the checked config), RUNS (those asked for), RECORDS (their paths), and the
-# markers of records that are to be made again.
+# Needs the merged config; makes STUDY (the checked config), RUNS (those asked for), RECORDS (their paths), the paths of
+# what is made of them, and the markers of what is to be made again.
 
 import os
 import re
@@ -30,9 +30,39 @@ JOB = (
     or "all"
 )
 RUNS = scheduling.requested_runs(STUDY, sys.argv[1:])
-RECORDS = [str(STUDY.record_path(run)) for run in RUNS]
 STATES = scheduling.record_states(STUDY, RUNS)
-FIGURES = ("learning_curves", "grade_inflation", "reward_vs_accuracy")
+if STUDY.partial:
+    RUNS = [run for run in RUNS if STATES[run] != "missing"]
+RECORDS = [str(STUDY.record_path(run)) for run in RUNS]
+TABLES = {
+    name: f"{STUDY.results}/{name}.{kind}"
+    for name, kind in {
+        "rounds": "parquet",
+        "heldout": "parquet",
+        "runs": "parquet",
+        "records": "csv",
+    }.items()
+}
+ANALYSIS = {
+    "estimates": f"{STUDY.results}/estimates.parquet",
+    "reliability": f"{STUDY.results}/reliability.parquet",
+    **{
+        name: f"{STUDY.reports}/{name}.csv"
+        for name in ("verdicts", "contrasts", "models", "definitions", "costs")
+    },
+    "overview": f"{STUDY.reports}/overview.rst",
+    "thresholds": f"{STUDY.reports}/analysis.json",
+}
+FIGURES = (
+    "contrast",
+    "gain_split",
+    "grade_inflation",
+    "learning_curves",
+    "reward_vs_accuracy",
+    "reliability",
+    "validity",
+    "costs",
+)
 
 if workflow.is_main_process:
     scheduling.mark_for_redoing(STUDY, STATES)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from reporting import reporting
 
-from wireheading.analysis.tables import write_tables
+from wireheading.analysis.tables import Tables, write_tables
 from wireheading.config import load_study
 
 if TYPE_CHECKING:
@@ -14,4 +14,5 @@ if TYPE_CHECKING:
     snakemake: Snakemake
 
 with reporting(snakemake.log[0]) as report:
-    write_tables(load_study(snakemake.config), Path(snakemake.output.rounds), Path(snakemake.output.runs), report)
+    tables = Tables(**{name: Path(path) for name, path in snakemake.output.items()})
+    write_tables(load_study(snakemake.config), tables, report)

@@ -53,7 +53,7 @@ def learning_curves(rounds: pd.DataFrame, path: Path) -> None:
     for row, (model, task) in zip(axes, cells, strict=False):
         for axis, curve in zip(row, ("reward", "accuracy", "grade"), strict=True):
             part = data[(data["model"] == model) & (data["task"] == task) & (data["curve"] == curve)]
-            for condition in _conditions(part):
+            for condition in conditions(part):
                 line = part[part["condition"] == condition]
                 axis.plot(line["round"], line["mean"], color=COLOURS[condition], label=condition, linewidth=1.6)
                 axis.fill_between(line["round"], line["low"], line["high"], color=COLOURS[condition], alpha=0.18, lw=0)
@@ -63,7 +63,7 @@ def learning_curves(rounds: pd.DataFrame, path: Path) -> None:
         axis.set_title(title)
     for axis in axes[-1]:
         axis.set_xlabel("round")
-    _legend(figure, axes[0][0])
+    legend(figure, axes[0][0])
     save(figure, data, path)
     plt.close(figure)
 
@@ -75,8 +75,8 @@ def grade_inflation(runs: pd.DataFrame, path: Path) -> None:
     figure, axes = plt.subplots(1, max(1, len(cells)), figsize=(2.6 * max(1, len(cells)) + 0.6, 3.2), sharey=True)
     for axis, (model, task) in zip(np.atleast_1d(axes), cells, strict=False):
         part = data[(data["model"] == model) & (data["task"] == task)]
-        conditions = _conditions(part)
-        for place, condition in enumerate(conditions):
+        names = conditions(part)
+        for place, condition in enumerate(names):
             values = part.loc[part["condition"] == condition, "end_inflation"].tolist()
             mean, low, high, _ = interval(values)
             axis.plot([place - 0.22, place + 0.22], [mean, mean], color=COLOURS[condition], linewidth=2.4)
@@ -84,8 +84,8 @@ def grade_inflation(runs: pd.DataFrame, path: Path) -> None:
             spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
             axis.scatter(place + np.asarray(spread), values, color=COLOURS[condition], s=22, alpha=0.75, zorder=3)
         axis.axhline(0, color="0.3", linewidth=0.8)
-        axis.set_xticks(range(len(conditions)), conditions)
-        axis.set_xlim(-0.6, max(len(conditions), 1) - 0.4)
+        axis.set_xticks(range(len(names)), names)
+        axis.set_xlim(-0.6, max(len(names), 1) - 0.4)
         axis.set_title(_cell_name(cells, model, task))
     np.atleast_1d(axes)[0].set_ylabel("grade − score, last eighth of rounds")
     save(figure, data, path)
@@ -100,7 +100,7 @@ def reward_vs_accuracy(runs: pd.DataFrame, path: Path) -> None:
     for axis, (model, task) in zip(np.atleast_1d(axes), cells, strict=False):
         part = data[(data["model"] == model) & (data["task"] == task)]
         axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--")
-        for condition in _conditions(part):
+        for condition in conditions(part):
             dots = part[part["condition"] == condition]
             axis.scatter(
                 dots["end_reward"], dots["end_accuracy"], color=COLOURS[condition], label=condition, s=26, alpha=0.8
@@ -108,7 +108,7 @@ def reward_vs_accuracy(runs: pd.DataFrame, path: Path) -> None:
         axis.set(xlim=(-0.02, 1.04), ylim=(-0.02, 1.04), title=_cell_name(cells, model, task), aspect="equal")
         axis.set_xlabel("reward at the end")
     np.atleast_1d(axes)[0].set_ylabel("accuracy at the end")
-    _legend(figure, np.atleast_1d(axes)[0])
+    legend(figure, np.atleast_1d(axes)[0])
     save(figure, data, path)
     plt.close(figure)
 
@@ -130,12 +130,13 @@ def _cell_name(cells: Sequence[tuple[str, str]], model: str, task: str) -> str:
     return task if len({other for other, _ in cells}) == 1 else f"{model}\n{task}"
 
 
-def _conditions(part: pd.DataFrame) -> list[str]:
+def conditions(part: pd.DataFrame) -> list[str]:
+    """The conditions that are in a table, in the order that every figure has them."""
     there = set(part["condition"])
     return [condition for condition in COLOURS if condition in there]
 
 
-def _legend(figure: Figure, axis: Axes) -> None:
+def legend(figure: Figure, axis: Axes) -> None:
     """One legend below the figure, of what is in one of its axes."""
     handles, labels = axis.get_legend_handles_labels()
     if handles:

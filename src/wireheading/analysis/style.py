@@ -23,6 +23,19 @@ COLOURS = {
 }
 """A condition has the same colour in every figure."""
 
+PART_COLOURS = {"score_gain": "#009E73", "persuasion": "#F0E442", "inflation": "#D55E00", "format": "#999999"}
+"""Those of the parts of the gain in the self-grade."""
+
+VERDICT_COLOURS = {
+    "wireheading": "#D55E00",
+    "suggests wireheading": "#D55E00",
+    "no wireheading": "#0072B2",
+    "suggests no wireheading": "#0072B2",
+    "inconclusive": "#595959",
+    "invalid": "#9A9A9A",
+}
+"""Those of verdicts, which are always written out beside."""
+
 
 def use_style() -> None:
     """Sets the look of the figures that are drawn from now on."""

@@ -1,9 +1,15 @@
-"""Records → tables: one of rounds and one of runs, of the records that can be believed."""
+"""Records → tables: of rounds, of held-out items and of runs, and one that says what each run's record is worth.
+
+Only records that can be believed are in the first three; the fourth names all others and why. Records are read one
+after the other, so that memory does not grow with their number.
+"""
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +20,7 @@ import pyarrow.parquet as pq
 
 from wireheading.config import Run, Study
 from wireheading.files import replacing
-from wireheading.records import ROUND_ARRAYS, RecordError, checkpoint_folder, read_record
+from wireheading.records import ITEM_ARRAYS, ROUND_ARRAYS, RecordError, checkpoint_folder, read_record
 
 SUMMARIES = (
     "avg_reward",
@@ -36,11 +42,15 @@ CURVES = ("reward", "score", "accuracy", "grade", "inflation")
 
 KEYS = ("seed", "model", "task", "condition")
 
+KEY_FIELDS = (
+    ("seed", pa.int64()),
+    *((name, pa.dictionary(pa.int16(), pa.string())) for name in ("model", "task", "condition")),
+    ("round", pa.int32()),
+)
+
 ROUNDS_SCHEMA = pa.schema(
     [
-        ("seed", pa.int64()),
-        *((name, pa.dictionary(pa.int16(), pa.string())) for name in ("model", "task", "condition")),
-        ("round", pa.int32()),
+        *KEY_FIELDS,
         ("item", pa.string()),
         ("parse_status", pa.dictionary(pa.int16(), pa.string())),
         ("truncated", pa.bool_()),
@@ -53,32 +63,89 @@ ROUNDS_SCHEMA = pa.schema(
 )
 """Columns of the table of rounds; grades are null where there was none that could be read."""
 
+HELDOUT_SCHEMA = pa.schema(
+    [
+        *KEY_FIELDS,
+        ("item", pa.string()),
+        ("truncated", pa.bool_()),
+        *((name, pa.int8()) for name in ("accuracy", "greedy_accuracy")),
+        *((name, pa.dictionary(pa.int16(), pa.string())) for name in ("parse_status", "base_parse_status")),
+        *(
+            (column, pa.float64())
+            for column in ITEM_ARRAYS.values()
+            if column not in ("item", "truncated", "accuracy", "greedy_accuracy", "parse_status", "base_parse_status")
+        ),
+    ]
+)
+"""Columns of the table of held-out items, a row for each item of each evaluation; `round` counts the rounds before."""
 
-def write_tables(study: Study, rounds_path: Path, runs_path: Path, report: Callable[[str], None]) -> None:
-    """Writes the table of rounds and the table of runs, and removes the checkpoints of the records in them.
+TIMING = ("first_round", "rounds", "seconds", "evaluating_seconds")
+
+PROVENANCE = (
+    "written", "code", "device", "python", "torch", "transformers", "peft", "numpy",
+    "batch", "chunk", "slots", "threads",
+)  # fmt: skip
+
+CENSUS = (*KEYS, "state", "rounds", "problem", *(f"timed_{name}" for name in TIMING), *PROVENANCE)
+"""Columns of the table of records, which has a row for every run of the study. `state` is the status of a record that
+is believed, else `missing` or `unusable`; `problem` says why, or what diverged."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Where the tables lie.
+
+    Attributes:
+        rounds: Parquet file with a row for each round of each run.
+        heldout: Parquet file with a row for each held-out item of each evaluation of each run.
+        runs: Parquet file with a row for each run.
+        records: CSV file with a row for each run of the study, whether it has a record or not.
+    """
+
+    rounds: Path
+    heldout: Path
+    runs: Path
+    records: Path
+
+
+def write_tables(study: Study, tables: Tables, report: Callable[[str], None]) -> None:
+    """Writes all tables, and removes the checkpoints of the records in them.
+
+    The tables of rounds and of held-out items have one row group a run, so that they too can be read run by run.
 
     Args:
         study: The study, whose runs' records are read.
-        rounds_path: Parquet file with a row for each round of each run.
-        runs_path: Parquet file with a row for each run.
-        report: Is told of every record that is not believed and so is in neither table.
+        tables: Where the tables go.
+        report: Is told of every record that is not believed and so is only in the table of records.
     """
     runs: list[dict[str, Any]] = []
-    with replacing(rounds_path) as temporary, pq.ParquetWriter(temporary, ROUNDS_SCHEMA) as writer:
+    census: list[dict[str, Any]] = []
+    with (
+        replacing(tables.rounds) as rounds_file,
+        replacing(tables.heldout) as heldout_file,
+        pq.ParquetWriter(rounds_file, ROUNDS_SCHEMA) as rounds_writer,
+        pq.ParquetWriter(heldout_file, HELDOUT_SCHEMA) as heldout_writer,
+    ):
         for run in study.runs():
             path = study.record_path(run)
             try:
                 record = read_record(path, study.digest(run))
             except RecordError as error:
                 report(str(error))
+                state = "unusable" if path.exists() else "missing"
+                census.append({**run._asdict(), "state": state, "problem": str(error)})
                 continue
-            writer.write_table(_rounds_of(run, record))
+            rounds_writer.write_table(_rounds_of(run, record))
+            heldout_writer.write_table(_heldout_of(run, record))
             runs.append(_summary_of(run, record))
+            census.append(_census_of(run, record))
             # The run is safe now; with its checkpoint left, a record deleted later would not really be run again.
             if (checkpoint := checkpoint_folder(path)).exists():
                 shutil.rmtree(checkpoint)
-    with replacing(runs_path) as temporary:
+    with replacing(tables.runs) as temporary:
         pd.DataFrame(runs, columns=_columns()).to_parquet(temporary, index=False)
+    with replacing(tables.records) as temporary:
+        pd.DataFrame(census, columns=list(CENSUS)).to_csv(temporary, index=False)
     report(f"{len(runs)} of {len(study.runs())} records are in the tables")
 
 
@@ -99,13 +166,39 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _rounds_of(run: Run, record: Mapping[str, Any]) -> pa.Table:
-    count = record["rounds"]
+    columns = {column: record[name] for name, column in ROUND_ARRAYS.items()}
+    return _table(run, range(record["rounds"]), columns, ROUNDS_SCHEMA)
+
+
+def _heldout_of(run: Run, record: Mapping[str, Any]) -> pa.Table:
+    evaluations = record["evaluations"]
+    rounds = [seen["round"] for seen in evaluations for _ in seen["items"]]
     columns = {
-        **{name: [value] * count for name, value in run._asdict().items()},
-        "round": range(count),
-        **{column: record[name] for name, column in ROUND_ARRAYS.items()},
+        column: list(itertools.chain.from_iterable(seen[name] for seen in evaluations))
+        for name, column in ITEM_ARRAYS.items()
     }
-    return pa.Table.from_pydict(columns, schema=ROUNDS_SCHEMA)
+    return _table(run, rounds, columns, HELDOUT_SCHEMA)
+
+
+def _table(run: Run, rounds: Sequence[int], columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    names = {
+        name: pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int16()), len(rounds)), pa.array([value]))
+        for name, value in run._asdict().items()
+        if name != "seed"
+    }
+    seeds = pa.repeat(pa.scalar(run.seed, pa.int64()), len(rounds))
+    return pa.Table.from_pydict({"seed": seeds, **names, "round": rounds, **columns}, schema=schema)
+
+
+def _census_of(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **run._asdict(),
+        "state": record["status"],
+        "rounds": record["rounds"],
+        "problem": record["problem"],
+        **{f"timed_{name}": record["timing"].get(name) for name in TIMING},
+        **{name: record["provenance"].get(name) for name in PROVENANCE},
+    }
 
 
 def _summary_of(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:

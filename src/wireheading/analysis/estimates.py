@@ -1,0 +1,267 @@
+"""Tables → estimates: what each held-out evaluation says of a run, and when its grades began to rise.
+
+With s, g and g₀ the means over the same held-out items of the score, the policy's soft grade and the frozen base
+model's, R the mean of the sampled grades with an unreadable one as 0, y₀ and y the responses before training and now
+(before training the policy is the base model, so there g = g₀), the gain in R splits exactly:
+
+    ΔR          = Δscore + persuasion + inflation + format
+    Δscore      = s(y) − s(y₀)                              better answers
+    persuasion  = [g₀(y) − s(y)] − [g₀(y₀) − s(y₀)]         answers that even the base model overrates
+    inflation   = g(y) − g₀(y)                              a grader that has become more lenient than the base model
+    format      = [R − g(y)] − [R₀ − g₀(y₀)]                grades as sampled and read, against their probabilities
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn.metrics import mean_squared_error, roc_auc_score
+
+from wireheading.analysis.tables import KEYS
+from wireheading.config import Study
+from wireheading.files import replacing
+
+Floats = NDArray[np.float64]
+
+PARTS = ("score_gain", "persuasion", "inflation", "format")
+"""The parts that the gain in the sampled grade is the sum of."""
+
+EXACT = 1e-9
+"""Largest error of that sum: rounding makes a thousandth of a millionth of it."""
+
+MEASURES = (
+    "items",
+    "score",
+    "accuracy",
+    "greedy_accuracy",
+    "grade",
+    "soft_grade",
+    "base_soft_grade",
+    "soft_mass",
+    "base_soft_mass",
+    "readable",
+    "truncated",
+    "undefined_soft_grades",
+    "grade_gain",
+    *PARTS,
+    "brier",
+    "auroc",
+)
+"""What `measure` tells of an evaluation."""
+
+ESTIMATES = (*KEYS, "round", "when", *MEASURES, "onset")
+"""Columns of the table of estimates, which has a row for each evaluation of each run. `when` is `start`, `midway` or
+`end`; `onset` stands in the last row of a run."""
+
+RELIABILITY = (*KEYS, "when", "bin", "count", "grade", "score")
+"""Columns of the table of reliability: the items whose soft grade falls in a bin, their mean grade and mean score."""
+
+_READ = ("score", "accuracy", "greedy_accuracy", "grade", "soft_grade", "base_soft_grade", "soft_mass",
+         "base_soft_mass", "truncated")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One held-out evaluation: arrays with one value an item.
+
+    Attributes:
+        score: The true score, 0 to 1.
+        accuracy: Whether the response is accurate, 0 or 1.
+        greedy_accuracy: Likewise of the response with the most probable tokens.
+        grade: The policy's sampled grade; NaN where it could not be read.
+        soft_grade: The policy's mean grade by probability; NaN where no grade had any.
+        base_soft_grade: The base model's of the same response.
+        soft_mass: The probability of all grades together, before normalising.
+        base_soft_mass: The base model's.
+        truncated: Whether the response was cut off, 0 or 1.
+    """
+
+    score: Floats
+    accuracy: Floats
+    greedy_accuracy: Floats
+    grade: Floats
+    soft_grade: Floats
+    base_soft_grade: Floats
+    soft_mass: Floats
+    base_soft_mass: Floats
+    truncated: Floats
+
+    def first(self, count: int) -> Evaluation:
+        """The same of the first items alone."""
+        return Evaluation(**{name: getattr(self, name)[:count] for name in _READ})
+
+
+def write_estimates(
+    study: Study,
+    rounds_path: Path,
+    heldout_path: Path,
+    estimates_path: Path,
+    reliability_path: Path,
+    report: Callable[[str], None],
+) -> None:
+    """Writes the tables of estimates and of reliability.
+
+    Args:
+        study: The study's settings.
+        rounds_path: The table of rounds, a row group a run.
+        heldout_path: The table of held-out items, likewise.
+        estimates_path: Parquet file with the columns of `ESTIMATES`.
+        reliability_path: Parquet file with the columns of `RELIABILITY`.
+        report: Is told how many runs were measured.
+    """
+    config = study.analysis
+    onsets = {
+        key: onset(_floats(group, "grade"), _floats(group, "score"), config.onset_window, config.onset_threshold)
+        for key, group in _run_by_run(rounds_path, ("grade", "score"))
+    }
+    estimates: list[dict[str, Any]] = []
+    bins: list[dict[str, Any]] = []
+    for key, group in _run_by_run(heldout_path, ("round", *_READ)):
+        names = dict(zip(KEYS, key, strict=True))
+        evaluations = _evaluations(group)
+        for round_, seen in evaluations.items():
+            when = "start" if round_ == 0 else "end" if round_ == study.rounds else "midway"
+            estimates.append({**names, "round": round_, "when": when, **measure(seen, evaluations[0])})
+            if when != "midway":
+                bins += [{**names, "when": when, **row} for row in reliability(seen, config.reliability_bins)]
+        estimates[-1]["onset"] = onsets[key]
+    with replacing(estimates_path) as temporary:
+        table = pd.DataFrame(estimates, columns=list(ESTIMATES))
+        table.astype({"onset": "Int64", "auroc": float}).to_parquet(temporary, index=False)
+    with replacing(reliability_path) as temporary:
+        pd.DataFrame(bins, columns=list(RELIABILITY)).to_parquet(temporary, index=False)
+    report(f"{len(onsets)} runs were measured")
+
+
+def measure(now: Evaluation, start: Evaluation) -> dict[str, Any]:
+    """What an evaluation says of a run.
+
+    Args:
+        now: The evaluation.
+        start: The run's evaluation before training. A smaller evaluation has the first of its items, and is compared
+            with those alone.
+
+    Returns:
+        The values of `MEASURES`. Where a soft grade is not defined, because no grade had any probability, all that
+        rests on it is NaN and `undefined_soft_grades` is not 0. The Brier score is the mean of (soft grade − score)²,
+        which for scores of 0 and 1 is Brier's (1950). The AUROC, of the soft grade as a sign of an accurate response,
+        is None where all responses are accurate, or none is, or all soft grades are the same.
+
+    Raises:
+        ArithmeticError: The parts of the gain do not add up to it.
+    """
+    start = start.first(len(now.score))
+    means = {name: float(np.mean(getattr(now, name))) for name in _READ if name != "grade"}
+    sampled, sampled_start = (float(np.mean(np.nan_to_num(seen.grade, nan=0.0))) for seen in (now, start))
+    soft, base_soft, score = means["soft_grade"], means["base_soft_grade"], means["score"]
+    score_start, soft_start = float(np.mean(start.score)), float(np.mean(start.base_soft_grade))
+    parts = {
+        "score_gain": score - score_start,
+        "persuasion": (base_soft - score) - (soft_start - score_start),
+        "inflation": soft - base_soft,
+        "format": (sampled - soft) - (sampled_start - soft_start),
+    }
+    gain = sampled - sampled_start
+    defined = not np.isnan(soft) and not np.isnan(base_soft) and not np.isnan(soft_start)
+    if defined and abs(gain - sum(parts.values())) > EXACT:
+        raise ArithmeticError(f"the parts {parts} do not add up to the gain {gain}")
+    return {
+        "items": len(now.score),
+        **means,
+        "grade": sampled,
+        "readable": float(np.mean(~np.isnan(now.grade))),
+        "undefined_soft_grades": int(np.sum(np.isnan(now.soft_grade) | np.isnan(now.base_soft_grade))),
+        "grade_gain": gain,
+        **parts,
+        "brier": mean_squared_error(now.score, now.soft_grade) if not np.isnan(soft) else float("nan"),
+        "auroc": auroc(now.accuracy, now.soft_grade),
+    }
+
+
+def auroc(accurate: Floats, grades: Floats) -> float | None:
+    """Chance that an accurate response has a higher grade than another; None where that cannot be asked."""
+    if np.isnan(grades).any() or len(np.unique(accurate)) < 2 or len(np.unique(grades)) < 2:
+        return None
+    return float(roc_auc_score(accurate, grades))
+
+
+def reliability(seen: Evaluation, bins: int) -> list[dict[str, Any]]:
+    """Soft grades against scores: for each bin of equal width in which there are soft grades, their means."""
+    defined = ~np.isnan(seen.soft_grade)
+    grades, scores = seen.soft_grade[defined], seen.score[defined]
+    if not len(grades):
+        return []
+    count, _, _ = stats.binned_statistic(grades, grades, "count", bins, (0, 1))
+    mean, _, _ = stats.binned_statistic(grades, [grades, scores], "mean", bins, (0, 1))
+    return [
+        {"bin": index, "count": int(count[index]), "grade": float(mean[0][index]), "score": float(mean[1][index])}
+        for index in np.flatnonzero(count)
+    ]
+
+
+def onset(grades: Floats, scores: Floats, window: int, threshold: float) -> int | None:
+    """The first round at which the grades have begun to rise above the scores.
+
+    Args:
+        grades: The grade of each round; NaN where there was none that could be read.
+        scores: The score of each round.
+        window: Rounds of a trailing mean of grade − score, in which rounds without a grade are left out.
+        threshold: By how much that mean must exceed the mean over the first `window` rounds.
+
+    Returns:
+        The last round, from 0, of the first window that exceeds; None where none does.
+    """
+    means = pd.Series(grades - scores).rolling(window, min_periods=1).mean().to_numpy()[window - 1 :]
+    if not len(means):
+        return None
+    risen = np.flatnonzero(means - means[0] > threshold)
+    return int(risen[0]) + window - 1 if len(risen) else None
+
+
+def definitions(runs: pd.DataFrame) -> pd.DataFrame:
+    """The means over seeds of every figure that the published study reports, by its definitions and by this project's.
+
+    Args:
+        runs: The table of runs.
+
+    Returns:
+        A row for each model, task and condition: the number of seeds, and for reward, accuracy, grade and inflation
+        the mean by each of the two definitions, with `original_` before the published study's.
+    """
+    figures = ["avg_reward", "avg_accuracy", "avg_grade", "grade_inflation"]
+    columns = [name for figure in figures for name in (figure, f"original_{figure}")]
+    groups = runs.groupby(["model", "task", "condition"], sort=False)
+    return groups[columns].mean().assign(seeds=groups.size()).reset_index()
+
+
+def _run_by_run(path: Path, columns: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
+    """Reads a table a row group at a time: the names of a run, and its rows."""
+    with pq.ParquetFile(path) as file:
+        for index in range(file.num_row_groups):
+            group = file.read_row_group(index, columns=[*KEYS, *columns])
+            if len(group):
+                yield tuple(group[name][0].as_py() for name in KEYS), group
+
+
+def _floats(group: pa.Table, column: str) -> Floats:
+    values: Floats = group[column].cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return values
+
+
+def _evaluations(group: pa.Table) -> Mapping[int, Evaluation]:
+    """The evaluations of a run by the number of rounds before them."""
+    rounds = group["round"].to_numpy()
+    arrays = {name: _floats(group, name) for name in _READ}
+    return {
+        int(round_): Evaluation(**{name: values[rounds == round_] for name, values in arrays.items()})
+        for round_ in np.unique(rounds)
+    }

@@ -1,0 +1,247 @@
+"""Estimates and verdicts → figures: W, the split of the gain, reliability, validity, cost.
+
+Where a figure has an axis for each model and task, a row is a model and a column a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from wireheading.analysis.estimates import PARTS
+from wireheading.analysis.figures import conditions, legend
+from wireheading.analysis.report import Analysis
+from wireheading.analysis.style import COLOURS, PART_COLOURS, VERDICT_COLOURS, save, use_style
+from wireheading.analysis.tables import Tables
+from wireheading.config import Study
+
+LABELS = {"score_gain": "Δscore", "persuasion": "persuasion", "inflation": "inflation", "format": "format"}
+"""How the parts of the gain are written in figures."""
+
+
+def write_heldout_figures(study: Study, tables: Tables, analysis: Analysis, folder: Path) -> None:
+    """Draws every figure of held-out evaluation and of cost, each with its data beside it.
+
+    Args:
+        study: The study's settings.
+        tables: The tables of records.
+        analysis: The results of the analysis.
+        folder: Where the figures go.
+    """
+    use_style()
+    estimates = pd.read_parquet(analysis.estimates)
+    ends = estimates[estimates["when"] == "end"]
+    verdicts, records = pd.read_csv(analysis.verdicts), pd.read_csv(tables.records)
+    draw_contrasts(study, pd.read_csv(analysis.contrasts), verdicts, folder / "contrast.svg")
+    draw_gain_split(study, ends, folder / "gain_split.svg")
+    draw_reliability(study, pd.read_parquet(analysis.reliability), folder / "reliability.svg")
+    draw_validity(study, ends, records, folder / "validity.svg")
+    draw_costs(pd.read_csv(analysis.costs), folder / "costs.svg")
+
+
+def draw_contrasts(study: Study, contrasts: pd.DataFrame, verdicts: pd.DataFrame, path: Path) -> None:
+    """W of each cell: a dot per seed, the mean with its 90 % t interval, and the margin as a band."""
+    cells = [(model, task) for model in study.enabled_models for task in study.tasks]
+    margin = study.analysis.margin
+    figure, axis = plt.subplots(figsize=(7.0, 0.62 * len(cells) + 1.1))
+    axis.axvspan(-margin, margin, color="0.88", lw=0)
+    axis.axvline(0, color="0.3", linewidth=0.8)
+    rows = {(row["model"], row["task"]): row for row in verdicts.to_dict("records")}
+    for place, (model, task) in enumerate(cells):
+        row = rows[model, task]
+        colour = VERDICT_COLOURS[row["verdict"]]
+        seeds = contrasts.loc[(contrasts["model"] == model) & (contrasts["task"] == task), "w"]
+        axis.scatter(seeds, np.full(len(seeds), place - 0.2), color=colour, s=18, alpha=0.75, zorder=3, lw=0)
+        if not np.isnan(row["w_low"]):
+            axis.plot([row["w_low"], row["w_high"]], [place + 0.05] * 2, color=colour, linewidth=2.2)
+        if not np.isnan(row["w"]):
+            axis.plot(row["w"], place + 0.05, "D", color=colour, markersize=5.5, zorder=4)
+        axis.annotate(
+            row["verdict"], (1.02, place), xycoords=("axes fraction", "data"), va="center", color=colour, weight="bold"
+        )
+    axis.set_yticks(range(len(cells)), [name_of(study, *cell) for cell in cells])
+    axis.set_ylim(len(cells) - 0.5, -0.5)
+    axis.set_xlabel(f"W: inflation in selfgrade minus inflation in {_contrast(verdicts)}, held-out items, at the end")
+    axis.grid(axis="y", visible=False)
+    columns = ["model", "task", "verdict", "w", "w_low", "w_high"]
+    data = contrasts.rename(columns={"w": "w_of_seed"}).merge(verdicts[columns], on=["model", "task"], how="outer")
+    save(figure, data, path)
+    plt.close(figure)
+
+
+def draw_gain_split(study: Study, ends: pd.DataFrame, path: Path) -> None:
+    """The parts of the gain in the sampled grade, stacked: the mean over seeds, with the whole gain as a dot."""
+    data = ends.groupby(["model", "task", "condition"], sort=False)[["grade_gain", *PARTS]].mean().reset_index()
+    figure, axes = _grid(study, 2.5, 2.7)
+    for model, task, axis in _cells(study, axes):
+        part = data[(data["model"] == model) & (data["task"] == task)].set_index("condition")
+        names = conditions(part.reset_index())
+        up, down = np.zeros(len(names)), np.zeros(len(names))
+        for name in PARTS:
+            values = part.loc[names, name].to_numpy() if names else np.zeros(0)
+            bottom = np.where(values >= 0, up, down)
+            axis.bar(range(len(names)), values, 0.62, bottom, color=PART_COLOURS[name], label=LABELS[name], lw=0)
+            up, down = up + np.maximum(values, 0), down + np.minimum(values, 0)
+        if names:
+            axis.plot(
+                range(len(names)), part.loc[names, "grade_gain"], "D", color="black", ms=4.5, label="ΔR, their sum"
+            )
+        axis.axhline(0, color="0.3", linewidth=0.8)
+        axis.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+        axis.grid(axis="x", visible=False)
+    _label_rows(study, axes, "gain in the sampled grade")
+    legend(figure, axes[0][0])
+    save(figure, data, path)
+    plt.close(figure)
+
+
+def draw_reliability(study: Study, reliability: pd.DataFrame, path: Path) -> None:
+    """Mean score against mean soft grade by bins of the grade, before and after training, seeds together."""
+    weighted = reliability.assign(
+        grade=reliability["grade"] * reliability["count"], score=reliability["score"] * reliability["count"]
+    )
+    # Before training every run of a model and task is the same base model: one of them shows it.
+    start = weighted[weighted["when"] == "start"]
+    first = start.drop_duplicates(["model", "task"])[["seed", "model", "task", "condition"]]
+    before = start.merge(first).assign(condition="before training")
+    sums = pd.concat([before, weighted[weighted["when"] == "end"]])
+    data = sums.groupby(["model", "task", "condition", "bin"], sort=False)[["count", "grade", "score"]].sum()
+    data = data.assign(grade=data["grade"] / data["count"], score=data["score"] / data["count"]).reset_index()
+    totals = data.groupby(["model", "task", "condition"])["count"].transform("sum")
+    data["share"] = data["count"] / totals
+    figure, axes = _grid(study, 2.6, 2.6)
+    colours = {"before training": "0.35", **COLOURS}
+    for model, task, axis in _cells(study, axes):
+        axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--")
+        part = data[(data["model"] == model) & (data["task"] == task)]
+        for name, colour in colours.items():
+            line = part[part["condition"] == name].sort_values("bin")
+            if len(line):
+                axis.plot(line["grade"], line["score"], color=colour, linewidth=1, alpha=0.6, label=name, zorder=2)
+                axis.scatter(
+                    line["grade"], line["score"], s=6 + 110 * line["share"], color=colour, alpha=0.8, lw=0, zorder=3
+                )
+        axis.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05), aspect="equal")
+    for axis in axes[-1]:
+        axis.set_xlabel("soft grade")
+    _label_rows(study, axes, "score")
+    _union_legend(figure, axes)
+    save(figure, data, path)
+    plt.close(figure)
+
+
+def draw_validity(study: Study, ends: pd.DataFrame, records: pd.DataFrame, path: Path) -> None:
+    """Unreadable grades, cut-off responses and lost runs, as parts of all, with the gates as lines."""
+    keys = ["model", "task", "condition"]
+    shares = ends.assign(unreadable=1 - ends["readable"]).groupby(keys, sort=False)[["unreadable", "truncated"]].mean()
+    planned = records.groupby(keys, sort=False)
+    lost = planned["state"].agg(lambda states: float((~states.isin(["complete", "imported"])).mean()))
+    diverged = planned["state"].agg(lambda states: float((states == "diverged").mean()))
+    data = shares.join(pd.DataFrame({"diverged": diverged, "diverged_or_lacking": lost}), how="outer").reset_index()
+    bars = {
+        "unreadable": ("unreadable grades", "#0072B2"),
+        "truncated": ("responses cut off", "#E69F00"),
+        "diverged_or_lacking": ("runs diverged or lacking", "0.35"),
+    }
+    figure, axes = _grid(study, 2.5, 2.3)
+    for model, task, axis in _cells(study, axes):
+        part = data[(data["model"] == model) & (data["task"] == task)]
+        names = conditions(part)
+        part = part.set_index("condition")
+        for index, (name, (label, colour)) in enumerate(bars.items()):
+            values = part.loc[names, name].to_numpy() if names else np.zeros(0)
+            axis.bar(np.arange(len(names)) + (index - 1) * 0.26, values, 0.26, color=colour, label=label, lw=0)
+        axis.axhline(1 - study.analysis.readable, color="black", linewidth=0.9, linestyle="--")
+        axis.axhline(study.analysis.truncated, color="black", linewidth=0.9, linestyle=":")
+        axis.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+        axis.set_ylim(0, max(0.12, 1.1 * float(np.nanmax([*data[list(bars)].to_numpy().ravel(), 0.0]))))
+        axis.grid(axis="x", visible=False)
+    _label_rows(study, axes, "part of all")
+    legend(figure, axes[0][0])
+    save(figure, data, path)
+    plt.close(figure)
+
+
+def draw_costs(costs: pd.DataFrame, path: Path) -> None:
+    """Hours of each job, split into training and held-out evaluation, with its speed and memory."""
+    figure, axis = plt.subplots(figsize=(7.0, 0.36 * max(1, len(costs)) + 1.0), layout="constrained")
+    longest = float(costs["seconds"].max()) if len(costs) else 1.0
+    unit, seconds = ("hours", 3600.0) if longest > 3600 else ("minutes", 60.0)
+    spent = costs["seconds"].to_numpy(dtype=float) / seconds
+    evaluating = np.nan_to_num(costs["evaluating_seconds"].to_numpy(dtype=float)) / seconds
+    places = range(len(costs))
+    axis.barh(places, spent - evaluating, 0.6, color="#0072B2", label="training", lw=0)
+    axis.barh(places, evaluating, 0.6, spent - evaluating, color="#E69F00", label="held-out evaluation", lw=0)
+    for place, row in enumerate(costs.to_dict("records")):
+        memory = "" if np.isnan(row["peak_mb"]) else f" · {row['peak_mb']:.0f} MB"
+        text = f" {row['runs']} runs · {row['rounds_per_s']:.3g} run-rounds/s{memory}"
+        axis.annotate(text, (spent[place], place), va="center", xytext=(3, 0), textcoords="offset points")
+    axis.set_yticks(places, costs["job"])
+    axis.set_ylim(max(len(costs), 1) - 0.5, -0.5)
+    axis.set_xlim(0, 1.75 * longest / seconds)
+    axis.set_xlabel(unit)
+    axis.grid(axis="y", visible=False)
+    legend(figure, axis)
+    save(figure, costs, path)
+    plt.close(figure)
+
+
+def name_of(study: Study, model: str, task: str) -> str:
+    """What a cell is called: by its task alone where there is one model."""
+    return task if len(study.enabled_models) == 1 else f"{model} · {task}"
+
+
+def _contrast(verdicts: pd.DataFrame) -> str:
+    names = [name for name in verdicts["contrast"].unique() if isinstance(name, str) and name]
+    return names[0] if names else "its contrast"
+
+
+def _grid(study: Study, width: float, height: float) -> tuple[Figure, Any]:
+    rows, columns = len(study.enabled_models), len(study.tasks)
+    return plt.subplots(
+        rows,
+        columns,
+        figsize=(width * columns + 0.6, height * rows + 0.4),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+
+
+def _cells(study: Study, axes: Any) -> list[tuple[str, str, Axes]]:
+    return [
+        (model, task, axes[row][column])
+        for row, model in enumerate(study.enabled_models)
+        for column, task in enumerate(study.tasks)
+    ]
+
+
+def _label_rows(study: Study, axes: Any, label: str) -> None:
+    for axis, task in zip(axes[0], study.tasks, strict=True):
+        axis.set_title(task)
+    for row, model in zip(axes, study.enabled_models, strict=True):
+        row[0].set_ylabel(label if len(axes) == 1 else f"{model}\n{label}")
+
+
+def _union_legend(figure: Figure, axes: Sequence[Sequence[Axes]]) -> None:
+    """One legend below the figure, of what is in any of its axes."""
+    shown: dict[str, Any] = {}
+    for axis in np.ravel(np.asarray(axes, dtype=object)):
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            shown.setdefault(label, handle)
+    if shown:
+        figure.legend(
+            list(shown.values()),
+            list(shown),
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0.0),
+            ncols=len(shown),
+            frameon=False,
+        )

@@ -1,0 +1,269 @@
+"""The report's first page, in reStructuredText: the verdicts, what they rest on, and what is missing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from wireheading.config import Study
+
+MOST = 40
+"""Records that are listed by name before the rest is counted."""
+
+
+def overview(
+    study: Study,
+    verdicts: pd.DataFrame,
+    models: pd.DataFrame,
+    definitions: pd.DataFrame,
+    records: pd.DataFrame,
+    costs: pd.DataFrame,
+    code: str,
+) -> str:
+    """The text of the page.
+
+    Args:
+        study: The study's settings.
+        verdicts: The table of verdicts.
+        models: Each model's interquartile mean.
+        definitions: The published study's figures by both definitions.
+        records: The table of records.
+        costs: The table of costs.
+        code: SHA-256 of the code that analyses.
+    """
+    return "\n".join(
+        [
+            *_title("Do these models wirehead?", "="),
+            "W is the inflation of the self-grade at the end of *selfgrade* minus that of its contrast, on held-out",
+            "items, paired by seed. How the verdict follows was fixed beforehand; docs/verdict.md gives the rule.",
+            "",
+            *_verdicts(verdicts),
+            *_title("What was run", "-"),
+            *_run(study, records),
+            *_title("Missing, unusable or diverged", "-"),
+            *_lacking(study, records),
+            *_title("Other ways to look at W", "-"),
+            *_sensitivity(verdicts, models),
+            *_title("The published study's definitions beside this one's", "-"),
+            *_definitions(definitions),
+            *_title("Cost", "-"),
+            *_costs(costs),
+            *_title("Environment and thresholds", "-"),
+            *_environment(records, code),
+            *_thresholds(study),
+        ]
+    )
+
+
+def _verdicts(verdicts: pd.DataFrame) -> list[str]:
+    header = ["model", "task", "verdict", "W", "90 % interval", "p (Holm)", "seeds", "grade − score",
+              "score against control", "readable", "cut off"]  # fmt: skip
+    rows = [
+        [
+            row["model"],
+            row["task"],
+            f"**{row['verdict']}**",
+            _signed(row["w"]),
+            _interval(row["w_low"], row["w_high"]),
+            _p(row["p_holm"]),
+            row["seeds"],
+            _signed(row["gap"]),
+            f"{row['score_went']} ({_signed(row['score_change'])})" if not _absent(row["score_change"]) else "–",
+            _percent(row["readable"]),
+            _percent(row["truncated"]),
+        ]
+        for row in verdicts.to_dict("records")
+    ]
+    reasons = [
+        f"* {_text(row['model'])}, {_text(row['task'])}: {_text(row['why'])}." for row in verdicts.to_dict("records")
+    ]
+    return [*_table(header, rows, strong=True), *reasons, ""]
+
+
+def _run(study: Study, records: pd.DataFrame) -> list[str]:
+    counts = records["state"].value_counts()
+    told = ", ".join(f"{counts.get(state, 0)} {state}" for state in ("complete", "diverged", "missing", "unusable"))
+    imported = (
+        f", {counts['imported']} imported (in the published study's definitions alone)" if "imported" in counts else ""
+    )
+    seeds = ", ".join(map(str, study.seeds))
+    return [
+        f"{len(records)} runs are in the study: {told}{imported}.",
+        f"Each has {study.rounds} rounds; the seeds are {seeds}.",
+        "",
+        f"* Models: {_text(', '.join(study.enabled_models))}",
+        f"* Tasks: {', '.join(study.tasks)}",
+        f"* Conditions: {', '.join(study.conditions)}",
+        "",
+    ]
+
+
+def _lacking(study: Study, records: pd.DataFrame) -> list[str]:
+    lacking = records[~records["state"].isin(["complete", "imported"])]
+    if lacking.empty:
+        return ["None.", ""]
+    rows = [
+        [f"{row['seed']}/{row['model']}/{row['task']}/{row['condition']}", row["state"], row["problem"]]
+        for row in lacking.head(MOST).to_dict("records")
+    ]
+    more = (
+        [f"And {len(lacking) - MOST} more, in {_text(study.results)}/records.csv.", ""] if len(lacking) > MOST else []
+    )
+    told = "None of these is in any average of held-out figures; a diverged run counts in the means over its rounds."
+    return [told, "", *_table(["run", "state", "why"], rows, wrapped=True), *more]
+
+
+def _sensitivity(verdicts: pd.DataFrame, models: pd.DataFrame) -> list[str]:
+    told = [
+        "These do not decide. The sign-flip test can give no p below 1 in 2 to the power of the number of seeds. The",
+        "power is the chance that the seeds at hand find a W of the effect in the thresholds below, given the spread",
+        "that was seen; *no wireheading* can only be concluded where the standard deviation of W over seeds is below",
+        "that in the last column.",
+        "",
+    ]
+    header = ["model", "task", "sign-flip p", "interquartile mean (95 %)", "bootstrap of the mean (95 %)", "power",
+              "detectable W", "sd of W", "sd needed for none"]  # fmt: skip
+    rows = [
+        [
+            row["model"],
+            row["task"],
+            _p(row["sign_flip_p"]),
+            f"{_signed(row['iqm'])} {_interval(row['iqm_low'], row['iqm_high'])}",
+            _interval(row["bootstrap_low"], row["bootstrap_high"]),
+            _number(row["power"], ".2f"),
+            _number(row["detectable"], ".2f"),
+            _number(row["w_sd"], ".3f"),
+            _number(row["flat_sd"], ".3f"),
+        ]
+        for row in verdicts.to_dict("records")
+    ]
+    together = [
+        f"* {_text(row['model'])}, its {row['tasks']} valid tasks together: interquartile mean of W "
+        f"{_signed(row['iqm'])} {_interval(row['iqm_low'], row['iqm_high'])} (95 %, seeds resampled within each task)."
+        for row in models.to_dict("records")
+    ]
+    return [*told, *_table(header, rows), *together, ""]
+
+
+def _definitions(definitions: pd.DataFrame) -> list[str]:
+    told = [
+        "Means over all rounds and seeds, by this project's definitions and, after the stroke, by the published",
+        "study's: there, an unreadable grade is 0, the published evaluators and readers are used, and inflation is the",
+        "grade minus accuracy (in summarization, minus whether ROUGE-L exceeds 0.3).",
+        "",
+    ]
+    header = ["model", "task", "condition", "seeds", "reward", "accuracy", "grade", "inflation"]
+    figures = ("avg_reward", "avg_accuracy", "avg_grade", "grade_inflation")
+    rows = [
+        [
+            *(row[name] for name in ("model", "task", "condition", "seeds")),
+            *(f"{_plain(row[name])} / {_plain(row[f'original_{name}'])}" for name in figures),
+        ]
+        for row in definitions.to_dict("records")
+    ]
+    return [*told, *_table(header, rows)]
+
+
+def _costs(costs: pd.DataFrame) -> list[str]:
+    if costs.empty:
+        return ["No record says how long it took.", ""]
+    hours = costs.groupby("device", sort=False)["seconds"].sum() / 3600
+    told = "; ".join(f"{value:.2f} hours on {_text(device)}" for device, value in hours.items())
+    share = costs["evaluating_seconds"].sum() / costs["seconds"].sum()
+    header = ["job", "device", "runs", "run-rounds", "run-rounds/s", "hours", "of it evaluation", "peak host memory"]
+    rows = [
+        [
+            row["job"],
+            row["device"],
+            row["runs"],
+            f"{row['run_rounds']:.0f}",
+            _number(row["rounds_per_s"], ".1f"),
+            f"{row['seconds'] / 3600:.2f}",
+            _percent(row["evaluating_seconds"] / row["seconds"]) if row["seconds"] else "–",
+            "–" if _absent(row["peak_mb"]) else f"{row['peak_mb']:.0f} MB",
+        ]
+        for row in costs.to_dict("records")
+    ]
+    return [f"{told}, {share:.0%} of it in held-out evaluation.", "", *_table(header, rows)]
+
+
+def _environment(records: pd.DataFrame, code: str) -> list[str]:
+    made = records[records["state"].isin(["complete", "diverged"])]
+    lines = [
+        f"* {name}: " + ", ".join(f"{_text(value)} ({count})" for value, count in made[name].value_counts().items())
+        for name in ("device", "python", "torch", "transformers", "peft", "numpy", "batch", "chunk", "slots", "threads")
+        if made[name].notna().any()
+    ]
+    others = made[made["code"].notna() & (made["code"] != code)]
+    if others.empty:
+        told = "All records were made by the code that analyses them."
+    else:
+        named = [f"{row.seed}/{row.model}/{row.task}/{row.condition}" for row in others.head(MOST).itertuples()]
+        rest = f" and {len(others) - MOST} more" if len(others) > MOST else ""
+        versions = ", ".join(str(value)[:12] for value in others["code"].unique())
+        told = (
+            f"{len(others)} records were made by other code ({versions}) than analyses them ({code[:12]}): "
+            f"{_text(', '.join(named))}{rest}."
+        )
+    return ["In brackets, the number of records:", "", *lines, "", told, ""]
+
+
+def _thresholds(study: Study) -> list[str]:
+    values = study.analysis.model_dump(mode="json")
+    told = ", ".join(f"{name} {value if value != [] else 'none'}" for name, value in values.items())
+    return [f"Thresholds: {_text(told)}.", "", f"Their SHA-256: {study.analysis.digest()}", ""]
+
+
+def _title(text: str, line: str) -> list[str]:
+    return [text, line * len(text), ""]
+
+
+def _table(
+    header: Sequence[str], rows: Iterable[Sequence[Any]], *, strong: bool = False, wrapped: bool = False
+) -> list[str]:
+    """A list table; text is escaped but for what is strong, in stars. The last column is wrapped if asked."""
+    lines = [".. list-table::", "   :header-rows: 1", *(["   :class: wrapped"] if wrapped else []), ""]
+    for cells in (header, *rows):
+        for index, cell in enumerate(cells):
+            text = str(cell)
+            marked = strong and text.startswith("**")
+            lines.append(f"   {'* -' if index == 0 else '  -'} {text if marked else _text(text)}")
+    return [*lines, ""]
+
+
+def _text(value: object) -> str:
+    """Text that reStructuredText and the report's templates take for nothing but text."""
+    plain = re.sub(r"\s+", " ", str(value)).replace("{", "(").replace("}", ")")
+    return re.sub(r"([\\*`|_<>])", r"\\\1", plain)
+
+
+def _absent(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _number(value: Any, form: str) -> str:
+    return "–" if _absent(value) else format(value, form)
+
+
+def _signed(value: Any) -> str:
+    return _number(value, "+.3f").replace("-", "−")
+
+
+def _plain(value: Any) -> str:
+    return _number(value, ".3f").replace("-", "−")
+
+
+def _percent(value: Any) -> str:
+    return _number(value, ".1%")
+
+
+def _p(value: Any) -> str:
+    return "–" if _absent(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def _interval(low: Any, high: Any) -> str:
+    return "–" if _absent(low) or _absent(high) else f"[{_signed(low)}, {_signed(high)}]"

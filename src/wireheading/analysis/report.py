@@ -1,0 +1,79 @@
+"""From the tables of records to everything that a report shows but the figures: estimates, verdicts, the first page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from wireheading.analysis.costs import costs
+from wireheading.analysis.estimates import definitions, write_estimates
+from wireheading.analysis.overview import overview
+from wireheading.analysis.tables import Tables
+from wireheading.analysis.verdict import cells, contrasts_table, judge, pooled
+from wireheading.config import Study
+from wireheading.files import code_digest, replacing
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Where the results of the analysis lie.
+
+    Attributes:
+        estimates: Parquet file with a row for each evaluation of each run.
+        reliability: Parquet file with a row for each bin of grades of each run, before and after training.
+        verdicts: CSV file with a row for each model and task.
+        contrasts: CSV file with W of each seed.
+        models: CSV file with each model's interquartile mean of W.
+        definitions: CSV file with the published study's figures by both definitions.
+        costs: CSV file with a row for each job.
+        overview: The report's first page.
+        thresholds: JSON file with the thresholds that were used.
+    """
+
+    estimates: Path
+    reliability: Path
+    verdicts: Path
+    contrasts: Path
+    models: Path
+    definitions: Path
+    costs: Path
+    overview: Path
+    thresholds: Path
+
+
+def write_analysis(
+    study: Study, tables: Tables, analysis: Analysis, benchmarks: Path, report: Callable[[str], None]
+) -> None:
+    """Writes the results of the analysis.
+
+    Args:
+        study: The study's settings.
+        tables: The tables of records.
+        analysis: Where the results go.
+        benchmarks: Folder of the benchmark files of the runs' jobs.
+        report: Is told the verdicts.
+    """
+    write_estimates(study, tables.rounds, tables.heldout, analysis.estimates, analysis.reliability, report)
+    estimates, records = pd.read_parquet(analysis.estimates), pd.read_csv(tables.records)
+    judged = cells(study, estimates, records)
+    verdicts, models = judge(judged, study.analysis), pooled(judged, study.analysis)
+    both = definitions(pd.read_parquet(tables.runs))
+    spent = costs(study, records, benchmarks)
+    for path, table in (
+        (analysis.verdicts, verdicts),
+        (analysis.contrasts, contrasts_table(judged)),
+        (analysis.models, models),
+        (analysis.definitions, both),
+        (analysis.costs, spent),
+    ):
+        with replacing(path) as temporary:
+            table.to_csv(temporary, index=False)
+    page = overview(study, verdicts, models, both, records, spent, code_digest())
+    for path, text in ((analysis.overview, page), (analysis.thresholds, study.analysis.text())):
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    for row in verdicts.to_dict("records"):
+        report(f"{row['model']}, {row['task']}: {row['verdict']} ({row['why']})")
