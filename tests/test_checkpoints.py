@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from wireheading.checkpoints import load_checkpoint, save_checkpoint
+from wireheading import checkpoints
+from wireheading.checkpoints import CheckpointError, holding, load_checkpoint, save_checkpoint
+from wireheading.files import WriteError
 
 
 def save(folder: Path, start: int, stop: int) -> None:
@@ -65,6 +73,116 @@ def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(tmp_path: Path
     assert rounds(tmp_path) == 15
 
 
+def test_a_damaged_state_is_not_counted_among_those_that_are_kept(tmp_path: Path) -> None:
+    save(tmp_path, 0, 10)
+    save(tmp_path, 10, 20)
+    (tmp_path / "state-000020.safetensors").write_bytes(b"")
+    assert rounds(tmp_path) == 10
+    save(tmp_path, 10, 15)
+    (tmp_path / "state-000015.safetensors").write_bytes(b"")
+    assert rounds(tmp_path) == 10
+
+
+def test_every_byte_of_a_state_is_proved(tmp_path: Path) -> None:
+    save(tmp_path, 0, 10)
+    save(tmp_path, 10, 20)
+    latest = tmp_path / "state-000020.safetensors"
+    whole, log = latest.read_bytes(), (tmp_path / "rounds.jsonl").read_bytes()
+    # The header is padded with spaces, whose loss changes nothing.
+    for index in range(0, len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[index] ^= 1
+        latest.write_bytes(damaged)
+        said: list[str] = []
+        assert rounds(tmp_path, said) == 10, f"byte {index}: {damaged!r}"
+        assert len(said) == 1
+        latest.write_bytes(whole)
+        (tmp_path / "rounds.jsonl").write_bytes(log)
+
+
+def test_a_checkpoint_of_another_version_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, 0, 10)
+    monkeypatch.setattr(checkpoints, "VERSION", checkpoints.VERSION + 1)
+    said: list[str] = []
+    assert rounds(tmp_path, said) is None
+    assert "is of version 2 of checkpoints, not 3; starting from the first round" in said[0]
+
+
+def test_a_file_that_cannot_be_read_just_now_is_an_error_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 0, 10)
+
+    def stale(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", stale)
+        with pytest.raises(OSError, match="Stale"):
+            rounds(tmp_path)
+    assert rounds(tmp_path) == 10
+
+
+@pytest.mark.parametrize("room", [0, 30, 90])
+def test_a_full_disk_is_told_in_a_line_and_costs_no_more_than_what_was_to_be_written(tmp_path: Path, room: int) -> None:
+    folder = tmp_path / "run.checkpoint"
+    save(folder, 0, 10)
+    size = (folder / "rounds.jsonl").stat().st_size
+    with file_size_limit(size + room), pytest.raises(WriteError) as caught:
+        save(folder, 10, 12)
+    text = str(caught.value)
+    assert text.startswith(f"{folder}/")
+    assert "cannot be written" in text
+    assert "File too large" in text
+    assert "\n" not in text
+    assert not list(folder.glob(".*"))
+    assert rounds(folder) == 10
+    save(folder, 10, 20)
+    assert rounds(folder) == 20
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """A disk with room for files of this size and no more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    save(tmp_path, 0, 10)
+    (tmp_path / ".state-000020.safetensors.123.tmp").write_bytes(b"half")
+    assert rounds(tmp_path) == 10
+    assert {path.name for path in tmp_path.iterdir()} == {"rounds.jsonl", "state-000010.safetensors"}
+
+
+def test_a_run_is_done_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run.checkpoint"
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    with holding(folder, print):
+        with pytest.raises(CheckpointError) as caught, holding(folder, print):
+            pass
+        assert str(caught.value).startswith(f"{folder}/lock: this run is being done by process {os.getpid()} on ")
+        assert "Slurm job 4711; wait for that job, or cancel it" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with holding(folder, print):
+        pass
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    said: list[str] = []
+    with holding(tmp_path, said.append):
+        pass
+    assert "make sure that no other job does this run" in said[0]
+
+
 def test_lost_rounds_make_a_state_unusable(tmp_path: Path) -> None:
     save(tmp_path, 0, 10)
     save(tmp_path, 10, 20)
@@ -81,4 +199,4 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tmp_path: Path) -> N
     said: list[str] = []
     assert rounds(folder, said, identity="other") is None
     assert "other settings" in said[0]
-    assert not folder.exists()
+    assert list(folder.iterdir()) == []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,13 @@ import pytest
 import torch
 from toys import save_toy
 
+from wireheading.checkpoints import CheckpointError, holding
 from wireheading.config import Run, Study, load_study
 from wireheading.files import sha256_of
 from wireheading.lockstep import Job, run_job
 from wireheading.policy.policy import Policy
 from wireheading.records import ROUND_ARRAYS, checkpoint_folder, heldout_path, read_record, transcript_path
+from wireheading.stopping import Stopped
 
 ROUNDS = 7
 
@@ -165,6 +170,46 @@ def test_a_killed_job_goes_on_to_the_same_bytes(
     same(study, undisturbed, study.runs())
     first = read_record(study.record_path(study.runs()[0]), study.digest(study.runs()[0]))
     assert first["timing"]["first_round"] == 6, "the last invocation went on from the last checkpoint"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_stops_a_job_after_its_round_and_loses_nothing(
+    undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    study = make_study(tmp_path)
+    runs = study.runs()[::5]
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "_round", signalled(Job._round, number, calls=9))
+        with pytest.raises(Stopped, match=rf"{number.name}: stopped at round 5 of 7; the runs go on from there"):
+            run_all(study, toy, runs)
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    run_all(study, toy, runs)
+    same(study, undisturbed, runs)
+    for run in runs:
+        record = read_record(study.record_path(run), study.digest(run))
+        assert record["timing"]["first_round"] == 5, "between two checkpoints, which are three rounds apart"
+
+
+def signalled(method: Callable[..., None], number: signal.Signals, calls: int) -> Callable[..., None]:
+    """A method that gets a signal in the middle of one of its calls."""
+    count = itertools.count(1)
+
+    def wrapped(*arguments: Any) -> None:
+        if next(count) == calls:
+            os.kill(os.getpid(), number)
+        method(*arguments)
+
+    return wrapped
+
+
+def test_a_second_job_of_the_same_runs_is_refused(toy: Path, tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    runs = study.runs()[:2]
+    folder = checkpoint_folder(study.record_path(runs[1]))
+    with holding(folder, print), pytest.raises(CheckpointError, match="this run is being done by process"):
+        run_all(study, toy, runs)
+    assert list(tmp_path.rglob("*.json")) == []
+    run_all(study, toy, runs[:1])
 
 
 def killer(after: int) -> Callable[..., None]:
