@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import resource
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +19,9 @@ from wireheading.checkpoints import CheckpointError, holding, load_checkpoint, s
 from wireheading.files import WriteError
 
 
-def save(folder: Path, start: int, stop: int) -> None:
+def save(folder: Path, start: int, stop: int, size: int = 5) -> None:
     rows = [{"round": round_, "response": f"“{round_}”\n"} for round_ in range(start, stop)]
-    tensors = {"values": torch.arange(5.0) + stop, "steps": torch.tensor(stop)}
+    tensors = {"values": torch.arange(float(size)) + stop, "steps": torch.tensor(stop)}
     save_checkpoint(folder, "identity", rows, stop, 0.1 + stop, tensors)
 
 
@@ -123,15 +126,17 @@ def test_a_file_that_cannot_be_read_just_now_is_an_error_and_stays(
     assert rounds(tmp_path) == 10
 
 
-@pytest.mark.parametrize("room", [0, 30, 90])
-def test_a_full_disk_is_told_in_a_line_and_costs_no_more_than_what_was_to_be_written(tmp_path: Path, room: int) -> None:
+@pytest.mark.parametrize(("file", "room"), [("rounds.jsonl", 0), ("rounds.jsonl", 30), ("state-", 200)])
+def test_a_full_disk_is_told_in_a_line_and_costs_no_more_than_what_was_to_be_written(
+    tmp_path: Path, file: str, room: int
+) -> None:
     folder = tmp_path / "run.checkpoint"
     save(folder, 0, 10)
     size = (folder / "rounds.jsonl").stat().st_size
     with file_size_limit(size + room), pytest.raises(WriteError) as caught:
-        save(folder, 10, 12)
+        save(folder, 10, 12, size=1000)
     text = str(caught.value)
-    assert text.startswith(f"{folder}/")
+    assert text.startswith(f"{folder}/{file}")
     assert "cannot be written" in text
     assert "File too large" in text
     assert "\n" not in text
@@ -150,6 +155,38 @@ def file_size_limit(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("call", range(7))
+def test_a_kill_at_any_step_of_writing_leaves_the_state_before_or_the_new_one(tmp_path: Path, call: int) -> None:
+    """The steps: flush the rounds, write, flush and rename the state, flush the folder, remove the oldest state."""
+    save(tmp_path, 0, 10)
+    save(tmp_path, 10, 20)
+    child = os.fork()
+    if child == 0:
+        steps = itertools.count()
+
+        def killing(function: Callable[..., Any]) -> Callable[..., Any]:
+            def step(*arguments: Any, **options: Any) -> Any:
+                if next(steps) == call:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*arguments, **options)
+
+            return step
+
+        os.fsync = killing(os.fsync)
+        Path.replace = killing(Path.replace)  # type: ignore[method-assign]
+        Path.unlink = killing(Path.unlink)  # type: ignore[method-assign]
+        checkpoints.save_file = killing(checkpoints.save_file)  # type: ignore[attr-defined]
+        save(tmp_path, 20, 30)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    done = rounds(tmp_path)
+    assert done == (20 if call < 4 else 30)
+    save(tmp_path, done, done + 10)
+    assert rounds(tmp_path) == done + 10
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
