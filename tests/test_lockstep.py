@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
+import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,21 +14,29 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from test_checkpoints import file_size_limit
 from toys import save_toy
 
+from wireheading.checkpoints import CheckpointError, holding
 from wireheading.config import Run, Study, load_study
-from wireheading.files import sha256_of
+from wireheading.files import WriteError, sha256_of
 from wireheading.lockstep import Job, run_job
 from wireheading.policy.policy import Policy
 from wireheading.records import ROUND_ARRAYS, checkpoint_folder, heldout_path, read_record, transcript_path
+from wireheading.stopping import Stopped
 
 ROUNDS = 7
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model and items of two tasks."""
     folder = tmp_path_factory.mktemp("toy")
+    make_toy(folder)
+    return folder
+
+
+def make_toy(folder: Path) -> None:
+    """Makes a model and items of two tasks."""
     save_toy(folder / "model")
     data: dict[str, list[dict[str, Any]]] = {
         "arithmetic": [{"id": f"a{i}", "question": f"{i} + 1", "answer": i + 1} for i in range(8)],
@@ -35,7 +47,6 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, part in (("train", items[:5]), ("heldout", items[5:])):
             path = folder / "data" / task / f"{name}.jsonl"
             path.write_text("".join(json.dumps(item) + "\n" for item in part))
-    return folder
 
 
 def make_study(results: Path, **changes: Any) -> Study:
@@ -165,6 +176,75 @@ def test_a_killed_job_goes_on_to_the_same_bytes(
     same(study, undisturbed, study.runs())
     first = read_record(study.record_path(study.runs()[0]), study.digest(study.runs()[0]))
     assert first["timing"]["first_round"] == 6, "the last invocation went on from the last checkpoint"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_stops_a_job_after_its_round_and_loses_nothing(
+    undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    study = make_study(tmp_path)
+    runs = study.runs()[::5]
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "_round", signalled(Job._round, number, calls=9))
+        with pytest.raises(Stopped, match=rf"{number.name}: stopped at round 5 of 7; the runs go on from there"):
+            run_all(study, toy, runs)
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    run_all(study, toy, runs)
+    same(study, undisturbed, runs)
+    for run in runs:
+        record = read_record(study.record_path(run), study.digest(run))
+        assert record["timing"]["first_round"] == 5, "between two checkpoints, which are three rounds apart"
+
+
+def signalled(method: Callable[..., None], number: signal.Signals, calls: int) -> Callable[..., None]:
+    """A method that gets a signal in the middle of one of its calls."""
+    count = itertools.count(1)
+
+    def wrapped(*arguments: Any) -> None:
+        if next(count) == calls:
+            os.kill(os.getpid(), number)
+        method(*arguments)
+
+    return wrapped
+
+
+def test_a_second_job_of_the_same_runs_is_refused(toy: Path, tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    runs = study.runs()[:2]
+    folder = checkpoint_folder(study.record_path(runs[1]))
+    with holding(folder, print), pytest.raises(CheckpointError, match="this run is being done by process"):
+        run_all(study, toy, runs)
+    assert list(tmp_path.rglob("*.json")) == []
+    run_all(study, toy, runs[:1])
+
+
+@pytest.mark.parametrize("room", [300, 3_000])
+def test_a_full_disk_stops_a_job_in_a_line_and_loses_no_more_than_an_interval(
+    undisturbed: Study, toy: Path, tmp_path: Path, room: int
+) -> None:
+    """Room for a few rounds, or for the rounds but not for the adapter."""
+    study = make_study(tmp_path)
+    runs = study.runs()[:2]
+    with file_size_limit(room), pytest.raises(WriteError) as caught:
+        run_all(study, toy, runs)
+    assert str(caught.value).startswith(str(tmp_path))
+    assert "cannot be written" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    run_all(study, toy, runs)
+    same(study, undisturbed, runs)
+
+
+def test_results_that_may_not_be_written_to_stop_a_job_in_a_line(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    study = make_study(tmp_path / "results")
+    monkeypatch.setattr(os, "mkdir", read_only)
+    with pytest.raises(WriteError, match=r"control.checkpoint/lock: cannot be written: .*Read-only") as caught:
+        run_all(study, toy, study.runs()[:1])
+    assert "\n" not in str(caught.value)
 
 
 def killer(after: int) -> Callable[..., None]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from wireheading import records
+from wireheading.files import WriteError
 from wireheading.record_schema import json_schema
 from wireheading.records import RecordError, inspect_record, read_record, write_record
 
@@ -172,8 +173,9 @@ def test_an_interrupted_write_leaves_the_old_record(path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(WriteError, match="No space left") as caught:
         write_record(path, record(status="diverged"))
+    assert str(caught.value).startswith(str(path))
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 

@@ -94,6 +94,26 @@ def test_a_changed_setting_makes_the_runs_that_it_affects_stale_and_no_others(tm
     assert set(states.values()) == {"valid", "missing"}
 
 
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"optimizer": {"lr": 1e-3}}, "stale"),
+        ({"rounds": 401}, "stale"),
+        ({"lora": {"rank": 4}}, "stale"),
+        ({"evaluation": {"midway_items": 7}}, "stale"),
+        ({"engine": {"lockstep": [], "chunk": 3, "threads": 1, "batch": "all", "checkpoint_every": 7}}, "valid"),
+        ({"models__tiny__memory_mb": 9, "models__tiny__minutes": 9, "models__tiny__note": "x"}, "valid"),
+        ({"reports": "elsewhere", "resources": "elsewhere"}, "valid"),
+    ],
+)
+def test_results_depend_on_hyper_parameters_and_not_on_how_they_are_computed(
+    tmp_path: Path, changes: dict[str, Any], state: str
+) -> None:
+    write_all(study_in(tmp_path))
+    other = study_in(tmp_path, **changes)
+    assert set(scheduling.record_states(other, other.runs()).values()) == {state}
+
+
 def test_the_summary_counts_states_and_names_what_is_to_be_done() -> None:
     runs = [Run(seed, "tiny", "sentiment", "honest") for seed in range(12)]
     assert scheduling.summary(dict.fromkeys(runs, "valid")) == "records: 12 valid, 0 missing, 0 stale, 0 corrupt"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -45,20 +47,26 @@ class Workplace:
         (self.folder / "small.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         return load_study(config)
 
-    def snakemake(self, *arguments: str, succeeds: bool = True) -> str:
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
         # Targets come first: whatever follows --configfile is taken for another config file.
         command = [sys.executable, "-m", "snakemake", *arguments, "--profile", "profiles/demo"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("WIREHEADING_")}
-        done = subprocess.run(
+        return subprocess.Popen(
             [*command, "--configfile", "small.yaml"],
             cwd=self.folder,
             env=environment,
             text=True,
-            capture_output=True,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # A process group of its own, so that all of it can be killed at once.
+            start_new_session=True,
         )
-        assert (done.returncode == 0) is succeeds, done.stdout + done.stderr
-        return done.stdout + done.stderr
+
+    def snakemake(self, *arguments: str, succeeds: bool = True) -> str:
+        process = self.start(*arguments)
+        told, _ = process.communicate()
+        assert (process.returncode == 0) is succeeds, told
+        return told
 
     def records(self, study: Study) -> dict[Run, bytes]:
         return {run: (self.folder / study.record_path(run)).read_bytes() for run in study.runs()}
@@ -107,22 +115,47 @@ def test_finished_work_is_believed_where_snakemake_remembers_nothing(workplace: 
     assert "Nothing to be done" in workplace.snakemake()
 
 
+def test_copied_results_are_believed_whatever_their_times(workplace: Workplace) -> None:
+    """As after a copy that does not keep times: what is read may be newer than what was made of it."""
+    files = sorted((path for path in workplace.folder.glob("res*/**/*") if path.is_file()), reverse=True)
+    for age, path in enumerate(files):
+        os.utime(path, (1.7e9 + age, 1.7e9 + age))
+    told = workplace.snakemake("-n")
+    assert "records: 12 valid, 0 missing, 0 stale, 0 corrupt" in told
+    assert "rule rl_run" not in told
+
+
+def test_edited_code_redoes_nothing(workplace: Workplace) -> None:
+    for name in ("src", "workflow"):
+        (workplace.folder / name).unlink()
+        shutil.copytree(ROOT / name, workplace.folder / name)
+    for path in workplace.folder.glob("src/**/lockstep.py"), workplace.folder.glob("workflow/**/rl_run.py"):
+        with next(path).open("a", encoding="utf-8") as file:
+            file.write("\nEDITED = True\n")
+    assert "Nothing to be done" in workplace.snakemake()
+
+
 def test_what_is_missing_corrupt_or_stale_is_named_and_redone_and_nothing_else(workplace: Workplace) -> None:
     study = workplace.configure()
     before = workplace.records(study)
     runs = study.runs()
-    missing, corrupt = runs[3], runs[8]
+    missing, truncated, edited = runs[3], runs[8], runs[10]
     (workplace.folder / study.record_path(missing)).unlink()
-    (workplace.folder / study.record_path(corrupt)).write_bytes(before[corrupt][:-20])
+    (workplace.folder / study.record_path(truncated)).write_bytes(before[truncated][:-20])
+    rewards = before[edited].index(b'"rewards": [')
+    forged = before[edited][:rewards] + before[edited][rewards:].replace(b"0.0", b"1.0", 1)
+    assert forged != before[edited]
+    (workplace.folder / study.record_path(edited)).write_bytes(forged)
     told = workplace.snakemake("-n")
-    assert "10 valid, 1 missing, 0 stale, 1 corrupt" in told
+    assert "9 valid, 1 missing, 0 stale, 2 corrupt" in told
     assert f"missing: {missing}" in told
-    assert f"corrupt: {corrupt}" in told
+    assert f"corrupt: {truncated}" in told
+    assert f"corrupt: {edited}" in told
 
     told = workplace.snakemake()
-    assert "10 of 12 runs have their record; 2 to do" in told
+    assert "9 of 12 runs have their record; 3 to do" in told
     after = workplace.records(study)
-    assert {run for run in runs if after[run] != before[run]} <= {missing, corrupt}
+    assert {run for run in runs if after[run] != before[run]} <= {missing, truncated, edited}
     assert {run: science(after[run]) for run in runs} == {run: science(before[run]) for run in runs}
     record = read_record(workplace.folder / study.record_path(missing), study.digest(missing))
     assert (record["timing"]["first_round"], record["timing"]["rounds"]) == (0, 4)
@@ -147,6 +180,55 @@ def test_records_can_be_named_as_targets(workplace: Workplace) -> None:
     assert "0 of 1 runs have their record; 1 to do" in told
     assert not (workplace.folder / study.record_path(other)).exists()
     assert science((workplace.folder / study.record_path(wanted)).read_bytes()) == science(before[wanted])
+
+
+def test_everything_killed_at_once_goes_on_from_the_checkpoints(finished: Workplace, tmp_path: Path) -> None:
+    study = finished.configure()
+    shutil.copytree(finished.folder / "resources", tmp_path / "resources")
+    workplace = Workplace(tmp_path)
+    process = workplace.start()
+    while not [*tmp_path.glob("results/**/state-*")]:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert [*tmp_path.glob("results/**/*.json")] == []
+    # Snakemake cannot know that whoever locked the folder is dead.
+    assert "--unlock" in workplace.snakemake(succeeds=False)
+    workplace.snakemake("--unlock")
+    assert "going on from round 2" in workplace.snakemake()
+    ours, theirs = workplace.records(study), finished.records(study)
+    assert {run: science(ours[run]) for run in study.runs()} == {run: science(theirs[run]) for run in study.runs()}
+
+
+def test_ctrl_c_loses_nothing(finished: Workplace, tmp_path: Path) -> None:
+    study = finished.configure()
+    shutil.copytree(finished.folder / "resources", tmp_path / "resources")
+    workplace = Workplace(tmp_path)
+    process = workplace.start()
+    while not [*tmp_path.glob("results/**/lock")]:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    told, _ = process.communicate()
+    assert process.returncode != 0
+    assert "SIGINT: stopped at round" in told
+    workplace.snakemake()
+    ours, theirs = workplace.records(study), finished.records(study)
+    assert {run: science(ours[run]) for run in study.runs()} == {run: science(theirs[run]) for run in study.runs()}
+
+
+def test_a_second_invocation_at_once_is_refused(workplace: Workplace) -> None:
+    study = workplace.configure()
+    (workplace.folder / study.record_path(study.runs()[0])).unlink()
+    first = workplace.start()
+    while not [*(workplace.folder / ".snakemake" / "locks").glob("*")]:
+        assert first.poll() is None
+        time.sleep(0.01)
+    assert "Directory cannot be locked" in workplace.snakemake(succeeds=False)
+    told, _ = first.communicate()
+    assert first.returncode == 0, told
+    assert "12 valid" in workplace.snakemake("-n")
 
 
 @pytest.mark.parametrize(

@@ -6,21 +6,28 @@ one safetensors file: the adapter and its optimizer, and in its metadata how muc
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from wireheading.errors import InputError
-from wireheading.files import replacing, sha256_of
+from wireheading.files import remove_leftovers, replacing, sha256_of, writing
+
+VERSION = 2
+"""Version of the checkpoint's shape; one of another version is not gone on with."""
 
 KEPT = 2
 """States that are kept: should the latest be damaged, the run goes on from the one before."""
@@ -37,8 +44,48 @@ class Checkpoint:
     """
 
     rows: list[dict[str, Any]]
-    baseline: float | None
+    baseline: float
     tensors: dict[str, Tensor]
+
+
+class CheckpointError(InputError):
+    """A state that cannot be gone on from."""
+
+
+@contextmanager
+def holding(folder: Path, report: Callable[[str], None]) -> Iterator[None]:
+    """Keeps every other process from going on with a run.
+
+    The lock goes with the process, so one that was killed holds nothing.
+
+    Args:
+        folder: The run's checkpoint folder, which is made.
+        report: Is told where the file system knows no locks.
+
+    Raises:
+        CheckpointError: Another process holds it.
+    """
+    path = folder / "lock"
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = path.open("a+", encoding="utf-8")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise CheckpointError(
+                f"{path}: this run is being done by {lock.read().strip()}; wait for that job, or cancel it"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            report(f"{path}: {error.strerror}; make sure that no other job does this run at the same time")
+        lock.truncate(0)
+        job = os.environ.get("SLURM_JOB_ID")
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}{f', Slurm job {job}' if job else ''}\n")
+        lock.flush()
+        yield
 
 
 def save_checkpoint(
@@ -47,7 +94,7 @@ def save_checkpoint(
     new_rows: Sequence[Mapping[str, Any]],
     done: int,
     baseline: float,
-    tensors: dict[str, Tensor],
+    tensors: Mapping[str, Tensor],
 ) -> None:
     """Appends rounds to a checkpoint and writes the state after them.
 
@@ -57,24 +104,28 @@ def save_checkpoint(
         new_rows: The rounds since the last checkpoint.
         done: Rounds finished in all.
         baseline: The baseline that the next round starts from.
-        tensors: The adapter and its optimizer.
+        tensors: The adapter and its optimizer, on the CPU.
+
+    Raises:
+        WriteError: The disk is full, or the folder may not be written to. The states before stay as they are.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     log = folder / "rounds.jsonl"
-    with log.open("ab") as file:
-        for row in new_rows:
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    with writing(log):
+        folder.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            for row in new_rows:
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
     metadata = {
+        "version": str(VERSION),
         "identity": identity,
         "bytes": str(log.stat().st_size),
         "log": sha256_of(log),
         "baseline": repr(baseline),
-        "tensors": _digest(tensors),
     }
     with replacing(folder / f"state-{done:06d}.safetensors") as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        save_file(dict(tensors), temporary, metadata={**metadata, "checksum": _checksum(metadata, tensors)})
     for old in _states(folder)[KEPT:]:
         old.unlink()
 
@@ -82,36 +133,46 @@ def save_checkpoint(
 def load_checkpoint(folder: Path, identity: str, report: Callable[[str], None]) -> Checkpoint | None:
     """Loads the latest whole state of a checkpoint, and cuts its rounds back to those that belong to it.
 
+    States that cannot be gone on from are removed. A file that exists but cannot be read just now is an error, and
+    nothing is removed.
+
     Args:
         folder: The checkpoint's folder.
         identity: What the run is a function of.
         report: Is told of states that are damaged or belong to other settings.
 
     Returns:
-        The checkpoint, or None where there is none to go on from; its remains are then removed.
+        The checkpoint, or None where there is none to go on from.
     """
-    for path in _states(folder):
+    remove_leftovers(folder, "state-")
+    states = _states(folder)
+    for index, path in enumerate(states):
         try:
-            return _load(path, identity)
-        except (CheckpointError, SafetensorError, OSError) as error:
-            report(f"{path}: {error}; going on from the state before it, if there is one")
-    if folder.exists():
-        shutil.rmtree(folder)
+            checkpoint = _load(path, identity)
+        except (CheckpointError, SafetensorError, FileNotFoundError) as error:
+            then = "going on from the state before it" if index + 1 < len(states) else "starting from the first round"
+            report(f"{path}: {error}; {then}")
+            continue
+        for unusable in states[:index]:
+            unusable.unlink()
+        return checkpoint
+    for unusable in states:
+        unusable.unlink()
+    (folder / "rounds.jsonl").unlink(missing_ok=True)
     return None
-
-
-class CheckpointError(InputError):
-    """A state that cannot be gone on from."""
 
 
 def _load(path: Path, identity: str) -> Checkpoint:
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+        metadata: dict[str, str] = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    checksum = metadata.pop("checksum", None)
+    if metadata.get("version") != str(VERSION):
+        raise CheckpointError(f"is of version {metadata.get('version')} of checkpoints, not {VERSION}")
+    if checksum != _checksum(metadata, tensors):
+        raise CheckpointError("is damaged")
     if metadata["identity"] != identity:
         raise CheckpointError("was made with other settings, weights or data")
-    if metadata["tensors"] != _digest(tensors):
-        raise CheckpointError("is damaged")
     log, size = path.with_name("rounds.jsonl"), int(metadata["bytes"])
     data = log.read_bytes()[:size]
     if hashlib.sha256(data).hexdigest() != metadata["log"]:
@@ -125,9 +186,10 @@ def _states(folder: Path) -> list[Path]:
     return sorted(folder.glob("state-*.safetensors"), reverse=True)
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Tells damage, not forgery: a cryptographic hash of a large adapter takes longer than writing it."""
+    checksum = xxhash.xxh3_128(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        checksum.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        checksum.update(tensor.contiguous().numpy().data)
+    return checksum.hexdigest()

@@ -64,6 +64,10 @@ class ModelConfig(Section):
     """Whether the study runs this model."""
     note: str = ""
     """Why the model is in the study, or why it is switched off."""
+    memory_mb: Positive = 32000
+    """Host memory that a job on it asks a scheduler for, in MB; a second attempt asks for twice as much, and so on."""
+    minutes: Positive = 120
+    """Time limit of such a job, likewise growing; a job that comes to it goes on from its checkpoint in the next."""
 
 
 class TaskConfig(Section):
@@ -170,8 +174,8 @@ class EngineConfig(Section):
     """Held-out items of each run that are evaluated in one batch."""
     threads: Positive = 2
     """Threads that PyTorch uses on a CPU."""
-    checkpoint_every: Positive = 50
-    """Rounds between two checkpoints."""
+    checkpoint_every: Positive = 250
+    """Rounds between two checkpoints; a job that is asked to end writes one more."""
 
 
 class AnalysisConfig(Section):
@@ -349,7 +353,7 @@ class Study(Section):
 
     def spec(self, run: Run) -> dict[str, Any]:
         """Everything of the config that can change a run's results, as a JSON object."""
-        model = self.models[run.model].model_dump(mode="json", exclude={"enabled", "note"})
+        model = self.models[run.model].model_dump(mode="json", exclude={"enabled", "note", "memory_mb", "minutes"})
         if model["source"] == "embedded":
             model["embedded"] = self.embedded.model_dump(mode="json")
         return {

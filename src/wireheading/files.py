@@ -9,23 +9,57 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+from wireheading.errors import InputError
+
+
+class WriteError(InputError):
+    """A file that cannot be written. Its text is one line: the file, why, what to do."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tells of a full disk or a folder that may not be written to in one line that names the file.
+
+    Raises:
+        WriteError: Writing failed.
+    """
+    try:
+        yield
+    # The safetensors library wraps what the operating system says in an error of its own.
+    except (OSError, SafetensorError) as error:
+        raise WriteError(
+            f"{path}: cannot be written: {error}; make room or make the folder writable, then run again"
+        ) from error
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary name to write to; on success the file is flushed to disk and renamed to `path`.
 
     On an error the temporary file is removed and `path` is as it was.
+
+    Raises:
+        WriteError: The disk is full, or the folder may not be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path, name: str) -> None:
+    """Removes what a killed process left of files whose names begin with `name`; none of it was ever believed."""
+    for leftover in folder.glob(f".{name}*.tmp"):
+        leftover.unlink()
 
 
 def sync_folder(folder: Path) -> None:

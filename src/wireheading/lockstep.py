@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wireheading.checkpoints import load_checkpoint, save_checkpoint
+from wireheading.checkpoints import holding, load_checkpoint, save_checkpoint
 from wireheading.conditions import CONDITIONS
 from wireheading.config import Run, Study
 from wireheading.data import read_items
@@ -33,7 +34,7 @@ from wireheading.experiment import (
     Update,
     experiment,
 )
-from wireheading.files import sha256_of
+from wireheading.files import remove_leftovers, sha256_of
 from wireheading.policy.device import prepare_device
 from wireheading.policy.model import load_model
 from wireheading.policy.policy import Policy
@@ -49,6 +50,7 @@ from wireheading.records import (
     transcript_path,
     write_record,
 )
+from wireheading.stopping import Stop, Stopped, listening
 from wireheading.tasks import Item
 from wireheading.transcripts import write_heldout, write_transcript
 
@@ -68,6 +70,7 @@ class Live:
         steps: The run's straight line, which is resumed with each answer.
         ask: Its open question; None once it has ended.
         rows: Its finished rounds.
+        baseline: The baseline after them; None before the first.
         saved: How many of them the checkpoint holds.
         first: The round at which this job took it up.
     """
@@ -76,6 +79,7 @@ class Live:
     slot: int
     steps: Generator[Ask, Any, Outcome]
     rows: list[Row]
+    baseline: float | None = None
     ask: Ask | None = None
     outcome: Outcome | None = None
     saved: int = field(init=False)
@@ -131,11 +135,31 @@ def run_job(
         model_folder: The model of all of them.
         data_folder: Folder with each task's items.
         report: Is told of progress.
+
+    Raises:
+        Stopped: A signal asked the job to end; every round that was finished is in a checkpoint.
+        InputError: A run is being done by another process, or something cannot be read or written.
     """
     missing = [run for run in wanted if inspect_record(study.record_path(run), study.digest(run)) != "valid"]
     report(f"{len(wanted) - len(missing)} of {len(wanted)} runs have their record; {len(missing)} to do")
     if not missing:
         return
+    with listening() as stop, ExitStack() as locks:
+        for run in missing:
+            locks.enter_context(holding(checkpoint_folder(study.record_path(run)), report))
+        _advance(study, axes, missing, model_folder, data_folder, report, stop)
+
+
+def _advance(
+    study: Study,
+    axes: Sequence[Run],
+    missing: Sequence[Run],
+    model_folder: Path,
+    data_folder: Path,
+    report: Report,
+    stop: Stop,
+) -> None:
+    """Loads the model, takes up the runs and plays them to their end."""
     device = prepare_device(study.engine.threads)
     name = axes[0].model
     model, chat = load_model(model_folder, study.models[name].precision, device)
@@ -157,7 +181,7 @@ def run_job(
     live = [_take_up(study, run, axes.index(run), policy, items[run.task], inputs[run.task], report) for run in missing]
     report("evaluating the base model on held-out items")
     base = {task: evaluate(study, task, policy, range(1), items[task].heldout, base=True)[0] for task in tasks}
-    Job(study, axes, policy, inputs, base, report).advance(live)
+    Job(study, axes, policy, inputs, base, report).advance(live, stop)
 
 
 def _take_up(
@@ -165,7 +189,9 @@ def _take_up(
 ) -> Live:
     """Starts a run, or goes on with it from its checkpoint."""
     policy.adapters.initialise(slot, run.seed)
-    folder = checkpoint_folder(study.record_path(run))
+    record = study.record_path(run)
+    remove_leftovers(record.parent, f"{run.condition}.")
+    folder = checkpoint_folder(record)
     checkpoint = load_checkpoint(folder, _identity(study, run, inputs), report)
     if checkpoint is None:
         return Live(run, slot, experiment(study, run, policy.chat, items.train, items.heldout), [])
@@ -173,7 +199,7 @@ def _take_up(
     start = len(checkpoint.rows)
     report(f"{run}: going on from round {start}")
     steps = experiment(study, run, policy.chat, items.train, items.heldout, start, checkpoint.baseline)
-    return Live(run, slot, steps, checkpoint.rows)
+    return Live(run, slot, steps, checkpoint.rows, checkpoint.baseline)
 
 
 def _identity(study: Study, run: Run, inputs: Mapping[str, str]) -> str:
@@ -222,12 +248,23 @@ class Job:
         self.started = time.monotonic()
         self.reported = self.started
 
-    def advance(self, live: Sequence[Live]) -> None:
-        """Plays the runs round by round to their end and writes their records."""
+    def advance(self, live: Sequence[Live], stop: Stop) -> None:
+        """Plays the runs round by round to their end and writes their records.
+
+        Args:
+            live: The runs.
+            stop: Tells, after each round, whether the job is to end early.
+
+        Raises:
+            Stopped: A signal asked the job to end; every round that was finished is in a checkpoint.
+        """
         for run in live:
             if run.ask is None:
                 self._finish(run)
         while any(run.ask is not None for run in live):
+            if stop.reason is not None:
+                at = self._save_all(live)
+                raise Stopped(f"{stop.reason}: stopped at round {at} of {self.study.rounds}; the runs go on from there")
             for run in self.play_round(live):
                 self._finish(run)
             self._progress(live)
@@ -316,18 +353,35 @@ class Job:
 
     def _end_round(self, run: Live, ask: EndRound) -> None:
         run.rows.append({**ask.row, "evaluation": ask.evaluation})
-        done = len(run.rows)
-        if done % self.study.engine.checkpoint_every == 0 or done == self.study.rounds:
-            save_checkpoint(
-                checkpoint_folder(self.study.record_path(run.run)),
-                _identity(self.study, run.run, self.inputs[run.run.task]),
-                run.rows[run.saved :],
-                done,
-                ask.baseline,
-                self.policy.adapters.state(run.slot),
-            )
-            run.saved = done
+        run.baseline = ask.baseline
+        if len(run.rows) % self.study.engine.checkpoint_every == 0 or len(run.rows) == self.study.rounds:
+            self._save(run)
         run.answer(None)
+
+    def _save(self, run: Live) -> None:
+        """Writes the checkpoint of a run between two rounds."""
+        assert run.baseline is not None
+        state = self.policy.adapters.state(run.slot)
+        if len(run.rows) == self.study.rounds:
+            # Nothing is updated any more, so the optimizer's state, two thirds of the whole, is not needed.
+            state = {"values": state["values"]}
+        save_checkpoint(
+            checkpoint_folder(self.study.record_path(run.run)),
+            _identity(self.study, run.run, self.inputs[run.run.task]),
+            run.rows[run.saved :],
+            len(run.rows),
+            run.baseline,
+            state,
+        )
+        run.saved = len(run.rows)
+
+    def _save_all(self, live: Sequence[Live]) -> int:
+        """Writes the checkpoints of all runs under way, and tells how many rounds they have at least."""
+        under_way = [run for run in live if run.ask is not None]
+        for run in under_way:
+            if len(run.rows) > run.saved:
+                self._save(run)
+        return min(len(run.rows) for run in under_way)
 
     def _finish(self, run: Live) -> None:
         """Writes the transcript and the record of a run that has ended."""

@@ -95,6 +95,16 @@ def data_to_run(wildcards):
     )
 
 
+def job_memory(wildcards, attempt):
+    """Host memory of a job on a model, in MB: more with each attempt."""
+    return attempt * STUDY.models[wildcards.model].memory_mb
+
+
+def job_minutes(wildcards, attempt):
+    """Time limit of a job on a model, in minutes: more with each attempt."""
+    return attempt * STUDY.models[wildcards.model].minutes
+
+
 wildcard_constraints:
     seed=r"\d+",
     model="|".join(map(re.escape, STUDY.models)),

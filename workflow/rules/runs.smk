@@ -21,7 +21,7 @@ rule rl_run:
     threads: STUDY.engine.threads
     resources:
         gpu=1,
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=job_memory,
+        runtime=job_minutes,
     script:
         "../scripts/rl_run.py"

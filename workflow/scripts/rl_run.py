@@ -1,5 +1,6 @@
 """Rule `rl_run`: does the runs of one job."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ from reporting import reporting
 from wireheading.config import load_study
 from wireheading.lockstep import run_job
 from wireheading.scheduling import job_runs
+from wireheading.stopping import Stopped
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake
@@ -19,4 +21,9 @@ axes = job_runs(study, study.runs(), snakemake.wildcards)
 wanted = [run for run in axes if str(study.record_path(run)) in set(snakemake.output)]
 with reporting(snakemake.log[0]) as report:
     model = Path(study.resources, "models", axes[0].model)
-    run_job(study, axes, wanted, model, Path(study.resources, "data"), report)
+    try:
+        run_job(study, axes, wanted, model, Path(study.resources, "data"), report)
+    except Stopped as stopped:
+        report(str(stopped))
+        # A failure, so that Snakemake asks for the runs again; sysexits.h's "temporary failure; try again".
+        raise SystemExit(os.EX_TEMPFAIL) from None
