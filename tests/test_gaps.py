@@ -89,4 +89,10 @@ def test_a_history_that_is_whole_leaves_nothing_to_run(folder: Path) -> None:
     command(folder, "wireheading.cli", "import", "all_results.json")
     told = command(folder, "snakemake", "-n", "--configfile", "config/original.yaml")
     assert "records: 72 valid, 0 missing" in told
-    assert set(re.findall(r"^rule (\w+):", told, re.MULTILINE)) == {"aggregate", "figures", "all"}
+    assert set(re.findall(r"^rule (\w+):", told, re.MULTILINE)) == {
+        "aggregate",
+        "analyse",
+        "figures",
+        "transcripts",
+        "all",
+    }

@@ -16,10 +16,18 @@ from hypothesis import strategies as st
 from test_config import ROOT
 
 from wireheading.analysis.figures import write_figures
-from wireheading.analysis.tables import write_tables
+from wireheading.analysis.tables import Tables, write_tables
 from wireheading.config import Run, Study, load_study
 from wireheading.original import ResultsFileError, export_results, import_results
-from wireheading.records import ROUND_ARRAYS, imported_path, inspect_record, make_record, read_record, write_record
+from wireheading.records import (
+    ITEM_ARRAYS,
+    ROUND_ARRAYS,
+    imported_path,
+    inspect_record,
+    make_record,
+    read_record,
+    write_record,
+)
 
 LLAMA, MISTRAL = "meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mistral-7B-Instruct-v0.3"
 TASKS = ("sentiment", "arithmetic", "summarization")
@@ -352,6 +360,7 @@ def own_record(study: Study, run: Run) -> dict[str, Any]:
         {
             **dict.fromkeys(ROUND_ARRAYS.values(), 0.5),
             "item": "i",
+            "accuracy": 1,
             "parse_status": "readable",
             "truncated": False,
             "original_score": (0.2, 1.0)[index % 2],
@@ -359,8 +368,16 @@ def own_record(study: Study, run: Run) -> dict[str, Any]:
         }
         for index in range(study.rounds)
     ]
-    timing = {"rounds": study.rounds, "seconds": 9.0}
-    return make_record(study, run, {}, "complete", None, rows, {}, {}, timing, {"code": "c", "slots": 9})
+    seen = {
+        **dict.fromkeys(ITEM_ARRAYS.values(), 0.5),
+        **dict.fromkeys(("accuracy", "greedy_accuracy"), 1),
+        **dict.fromkeys(("parse_status", "base_parse_status"), "readable"),
+        "item": "h",
+        "truncated": False,
+    }
+    evaluations = {round_: [seen] for round_ in (0, study.rounds)}
+    timing = {"first_round": 0, "rounds": study.rounds, "seconds": 9.0, "evaluating_seconds": 1.0}
+    return make_record(study, run, {}, "complete", None, rows, evaluations, {}, timing, {"code": "c", "slots": 9})
 
 
 def test_own_records_come_back_from_an_export_with_the_same_original_fields(tmp_path: Path) -> None:
@@ -400,14 +417,14 @@ def test_tables_and_figures_take_imported_records_and_average_them_nowhere(tmp_p
     for run in study.runs():
         if run.seed == 123:
             write_record(study.record_path(run), own_record(study, run))
-    rounds_path, runs_path = tmp_path / "rounds.parquet", tmp_path / "runs.parquet"
-    write_tables(study, rounds_path, runs_path, lambda _: None)
-    runs = pd.read_parquet(runs_path)
+    tables = Tables(*(tmp_path / name for name in ("rounds.parquet", "heldout.parquet", "runs.parquet", "records.csv")))
+    write_tables(study, tables, lambda _: None)
+    runs = pd.read_parquet(tables.runs)
     imported = runs[runs["status"] == "imported"]
     assert (len(runs), len(imported)) == (36, 18)
     assert imported["original_avg_reward"].notna().all()
     honest = ["avg_reward", "avg_score", "avg_accuracy", "avg_grade", "grade_inflation", "unreadable", "end_reward"]
     assert imported[honest].isna().all().all()
-    write_figures(rounds_path, runs_path, tmp_path / "figures")
+    write_figures(tables.rounds, tables.runs, tmp_path / "figures")
     curves = pd.read_csv(tmp_path / "figures" / "learning_curves.csv")
     assert set(curves["seeds"]) == {1}

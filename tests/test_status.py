@@ -32,6 +32,10 @@ def study_in(folder: Path, **changes: Any) -> Study:
     return load_study(changed(results=str(folder / "results"), rounds=200, **changes))
 
 
+def timed(seconds: float) -> dict[str, float]:
+    return {"first_round": 0, "rounds": 200, "seconds": seconds, "evaluating_seconds": 0.0}
+
+
 def finish(study: Study, run: Run, **changes: Any) -> Path:
     path = study.record_path(run)
     write_record(path, own_record(study, run) | changes)
@@ -144,7 +148,7 @@ def test_hours_left_count_a_job_once_by_its_longest_run(tmp_path: Path) -> None:
     assert hours_left(study, survey(study, NOW)) == {"tiny": None}
     for run in study.runs():
         if run.seed != 789:
-            timing = {"rounds": 200, "seconds": 7200.0}
+            timing = timed(7200.0)
             finish(study, run, timing=timing, provenance={"code": "c", "slots": 9})
     assert hours_left(study, survey(study, NOW)) == {"tiny": 2.0}
     for run in study.runs():
@@ -152,7 +156,7 @@ def test_hours_left_count_a_job_once_by_its_longest_run(tmp_path: Path) -> None:
             checkpoint(study, run, {100: 9000})
         if run.seed == 456:
             # Of jobs of another size, only the nearest count.
-            timing = {"rounds": 200, "seconds": 72.0}
+            timing = timed(72.0)
             finish(study, run, timing=timing, provenance={"code": "c", "slots": 1})
     assert hours_left(study, survey(study, NOW)) == {"tiny": 2.0}
     for run in study.runs():
@@ -167,15 +171,15 @@ def test_hours_left_count_a_job_once_by_its_longest_run(tmp_path: Path) -> None:
 def test_the_table_has_seeds_and_models_by_tasks_and_conditions(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     runs = {run: index for index, run in enumerate(study.runs())}
-    finish(study, Run(42, "tiny", "arithmetic", "honest"), timing={"rounds": 200, "seconds": 3600.0})
+    finish(study, Run(42, "tiny", "arithmetic", "honest"), timing=timed(3600.0))
     checkpoint(study, Run(123, "tiny", "sentiment", "control"), {50: 60, 100: 10})
     lines = status.as_table(study, survey(study, NOW)).splitlines()
     assert lines[0].split() == ["sentiment", "arithmetic", "summarization"]
-    assert lines[1].split() == ["seed", "model"] + ["control", "selfgrade", "honest"] * 3
-    assert lines[2].split() == ["42", "tiny"] + ["missing"] * 5 + ["done"] + ["missing"] * 3
-    assert lines[3].split() == ["123", "tiny", "running", "100,", "1/s"] + ["missing"] * 8
+    assert lines[1].split() == ["seed", "model"] + ["control", "selfgrade", "honest", "decoupled"] * 3
+    assert lines[2].split() == ["42", "tiny"] + ["missing"] * 6 + ["done"] + ["missing"] * 5
+    assert lines[3].split() == ["123", "tiny", "running", "100,", "1/s"] + ["missing"] * 11
     assert lines[2].index("done") == lines[1].index("honest", lines[1].index("honest") + 1)
-    assert lines[-2] == f"{len(runs)} runs: 1 done, 1 running, 34 missing"
+    assert lines[-2] == f"{len(runs)} runs: 1 done, 1 running, 46 missing"
     assert lines[-1] == "35 runs left to do; GPU hours: tiny about 1"
 
 
@@ -210,7 +214,7 @@ def test_check_tells_what_each_record_is_worth(tmp_path: Path) -> None:
         ("other code", ""),
         ("stale", "made with other settings"),
         ("corrupt", "truncated or edited (its checksum does not fit); run it again"),
-        ("corrupt", "has 3 of 200 rounds but says complete; run it again"),
+        ("corrupt", "items has 200 values for 3 rounds; run it again"),
         ("stale", "made with other settings"),
     ]
     assert told[other] == ("stale", "of no run of this config")

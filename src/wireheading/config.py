@@ -13,7 +13,7 @@ import json
 import re
 import string
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -326,9 +326,8 @@ class Study(Section):
     def _excluded_runs_are_named_as_runs(self) -> Study:
         for name in self.analysis.excluded:
             seed, *rest = name.split("/")
-            known = len(rest) == 3 and all(
-                part in names for part, names in zip(rest, (self.models, self.tasks, CONDITIONS), strict=True)
-            )
+            allowed: list[Collection[str]] = [self.models, self.tasks, CONDITIONS]
+            known = len(rest) == 3 and all(part in names for part, names in zip(rest, allowed, strict=True))
             if not known or not re.fullmatch("0|[1-9][0-9]*", seed):
                 raise ValueError(f"analysis.excluded names {name!r}; a run is named seed/model/task/condition")
         return self

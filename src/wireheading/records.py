@@ -269,7 +269,7 @@ def _state(data: bytes, digest: str) -> State:
 
 
 def _check(path: Path, record: Mapping[str, Any]) -> None:
-    problem = _problem_of_import(record) if record.get("status") == "imported" else problem_of(record)
+    problem = _problem_of_import(record) if "imported" in record else problem_of(record)
     if problem:
         raise RecordError(f"{path}: {problem}; run it again")
     run = record["run"]
@@ -281,7 +281,7 @@ def _check(path: Path, record: Mapping[str, Any]) -> None:
 def _problem_of_import(record: Mapping[str, Any]) -> str | None:
     """What is wrong with a record made of the published code's results, which has no held-out items."""
     rounds, wanted = record["rounds"], record["spec"]["rounds"]
-    if rounds != wanted:
+    if record["status"] == "imported" and rounds != wanted:
         return f"has {rounds} of {wanted} rounds but says imported"
     for name in ROUND_ARRAYS:
         if len(record[name]) != rounds:
