@@ -322,9 +322,8 @@ class Study(Section):
     def _excluded_runs_are_named_as_runs(self) -> Study:
         for name in self.analysis.excluded:
             seed, *rest = name.split("/")
-            known = len(rest) == 3 and all(
-                part in names for part, names in zip(rest, (self.models, self.tasks, CONDITIONS), strict=True)
-            )
+            names: tuple[Iterable[str], ...] = (self.models, self.tasks, CONDITIONS)
+            known = len(rest) == 3 and all(part in set(those) for part, those in zip(rest, names, strict=True))
             if not known or not re.fullmatch("0|[1-9][0-9]*", seed):
                 raise ValueError(f"analysis.excluded names {name!r}; a run is named seed/model/task/condition")
         return self
