@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from wireheading.analysis.paths import Analysis, Tables
 from wireheading.config import AXES, Run, Study
 from wireheading.records import State, inspect_record
 
@@ -74,7 +75,7 @@ def tables_marker(study: Study, states: Mapping[Run, State]) -> list[Path]:
 
     The table of records says which runs the tables are of, and which of them had a record that was believed.
     """
-    path = Path(study.results, "records.csv")
+    path = Tables.of(study).records
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
@@ -90,7 +91,7 @@ def tables_marker(study: Study, states: Mapping[Run, State]) -> list[Path]:
 
 def analysis_marker(study: Study) -> list[Path]:
     """The file that makes Snakemake redo an analysis that was made with other thresholds; none if it was not."""
-    path = Path(study.reports, "analysis.json")
+    path = Analysis.of(study).thresholds
     if not path.exists() or path.read_text(encoding="utf-8") == study.analysis.text():
         return []
     return [Path(study.results, ".redo", "analysis")]
@@ -103,8 +104,8 @@ def mark_for_redoing(study: Study, states: Mapping[Run, State]) -> None:
         for run, state in states.items()
         if state in ("stale", "corrupt") and not study.partial
     }
-    markers |= {marker: Path(study.results, "records.csv") for marker in tables_marker(study, states)}
-    markers |= {marker: Path(study.reports, "analysis.json") for marker in analysis_marker(study)}
+    markers |= {marker: Tables.of(study).records for marker in tables_marker(study, states)}
+    markers |= {marker: Analysis.of(study).thresholds for marker in analysis_marker(study)}
     for old in Path(study.results, ".redo").glob("*"):
         if old not in markers:
             old.unlink()

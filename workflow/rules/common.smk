@@ -8,6 +8,7 @@ import re
 import sys
 
 from wireheading import scheduling
+from wireheading.analysis.paths import Analysis, Tables
 from wireheading.config import AXES, ConfigError, load_study
 
 try:
@@ -34,25 +35,8 @@ STATES = scheduling.record_states(STUDY, RUNS)
 if STUDY.partial:
     RUNS = [run for run in RUNS if STATES[run] != "missing"]
 RECORDS = [str(STUDY.record_path(run)) for run in RUNS]
-TABLES = {
-    name: f"{STUDY.results}/{name}.{kind}"
-    for name, kind in {
-        "rounds": "parquet",
-        "heldout": "parquet",
-        "runs": "parquet",
-        "records": "csv",
-    }.items()
-}
-ANALYSIS = {
-    "estimates": f"{STUDY.results}/estimates.parquet",
-    "reliability": f"{STUDY.results}/reliability.parquet",
-    **{
-        name: f"{STUDY.reports}/{name}.csv"
-        for name in ("verdicts", "contrasts", "models", "definitions", "costs")
-    },
-    "overview": f"{STUDY.reports}/overview.rst",
-    "thresholds": f"{STUDY.reports}/analysis.json",
-}
+TABLES = {name: str(path) for name, path in vars(Tables.of(STUDY)).items()}
+ANALYSIS = {name: str(path) for name, path in vars(Analysis.of(STUDY)).items()}
 FIGURES = (
     "contrast",
     "gain_split",

@@ -1,13 +1,12 @@
 """Rule `analyse`: makes estimates and verdicts of the tables, and the report's first page."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reporting import reporting
 
-from wireheading.analysis.report import Analysis, write_analysis
-from wireheading.analysis.tables import Tables
+from wireheading.analysis.paths import Analysis, Tables
+from wireheading.analysis.report import write_analysis
 from wireheading.config import load_study
 
 if TYPE_CHECKING:
@@ -15,8 +14,9 @@ if TYPE_CHECKING:
 
     snakemake: Snakemake
 
+study = load_study(snakemake.config)
 with reporting(snakemake.log[0]) as report:
-    tables = Tables(**{field.name: Path(snakemake.input[field.name]) for field in fields(Tables)})
-    analysis = Analysis(**{field.name: Path(snakemake.output[field.name]) for field in fields(Analysis)})
+    tables = Tables.of(study)
+    analysis = Analysis.of(study)
     benchmarks = Path(snakemake.log[0]).parent / "rl_run"
-    write_analysis(load_study(snakemake.config), tables, analysis, benchmarks, report)
+    write_analysis(study, tables, analysis, benchmarks, report)

@@ -17,9 +17,8 @@ from matplotlib.figure import Figure
 
 from wireheading.analysis.estimates import PARTS
 from wireheading.analysis.figures import conditions, legend
-from wireheading.analysis.report import Analysis
+from wireheading.analysis.paths import Analysis, Tables
 from wireheading.analysis.style import COLOURS, PART_COLOURS, VERDICT_COLOURS, save, use_style
-from wireheading.analysis.tables import Tables
 from wireheading.config import Study
 
 LABELS = {"score_gain": "Δscore", "persuasion": "persuasion", "inflation": "inflation", "format": "format"}

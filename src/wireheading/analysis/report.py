@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -11,37 +10,10 @@ import pandas as pd
 from wireheading.analysis.costs import costs
 from wireheading.analysis.estimates import definitions, write_estimates
 from wireheading.analysis.overview import overview
-from wireheading.analysis.tables import Tables
+from wireheading.analysis.paths import Analysis, Tables
 from wireheading.analysis.verdict import cells, contrasts_table, judge, pooled
 from wireheading.config import Study
 from wireheading.files import code_digest, replacing
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """Where the results of the analysis lie.
-
-    Attributes:
-        estimates: Parquet file with a row for each evaluation of each run.
-        reliability: Parquet file with a row for each bin of grades of each run, before and after training.
-        verdicts: CSV file with a row for each model and task.
-        contrasts: CSV file with W of each seed.
-        models: CSV file with each model's interquartile mean of W.
-        definitions: CSV file with the published study's figures by both definitions.
-        costs: CSV file with a row for each job.
-        overview: The report's first page.
-        thresholds: JSON file with the thresholds that were used.
-    """
-
-    estimates: Path
-    reliability: Path
-    verdicts: Path
-    contrasts: Path
-    models: Path
-    definitions: Path
-    costs: Path
-    overview: Path
-    thresholds: Path
 
 
 def write_analysis(

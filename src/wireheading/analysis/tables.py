@@ -9,8 +9,6 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from wireheading.analysis.paths import Tables
 from wireheading.config import Run, Study
 from wireheading.files import replacing
 from wireheading.records import ITEM_ARRAYS, ROUND_ARRAYS, RecordError, checkpoint_folder, read_record
@@ -89,23 +88,6 @@ PROVENANCE = (
 CENSUS = (*KEYS, "state", "rounds", "problem", *(f"timed_{name}" for name in TIMING), *PROVENANCE)
 """Columns of the table of records, which has a row for every run of the study. `state` is the status of a record that
 is believed, else `missing` or `unusable`; `problem` says why, or what diverged."""
-
-
-@dataclass(frozen=True)
-class Tables:
-    """Where the tables lie.
-
-    Attributes:
-        rounds: Parquet file with a row for each round of each run.
-        heldout: Parquet file with a row for each held-out item of each evaluation of each run.
-        runs: Parquet file with a row for each run.
-        records: CSV file with a row for each run of the study, whether it has a record or not.
-    """
-
-    rounds: Path
-    heldout: Path
-    runs: Path
-    records: Path
 
 
 def write_tables(study: Study, tables: Tables, report: Callable[[str], None]) -> None:

@@ -1,0 +1,71 @@
+"""Small studies of made-up records."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from analysis import made_up_evaluation, made_up_rounds
+from test_config import changed
+
+from wireheading.config import Run, Study, load_study
+from wireheading.records import make_record, write_record
+
+ITEMS = 40
+
+
+def few_runs(folder: Path, **changes: Any) -> Study:
+    """A study of 24 runs of 16 rounds."""
+    settings = {"seeds": [1, 2], "rounds": 16, "evaluation": {"midway_rounds": [8], "midway_items": 10}} | changes
+    return load_study(changed(results=str(folder / "results"), reports=str(folder / "reports"), **settings))
+
+
+def write_runs(
+    study: Study,
+    inflation: Mapping[str, float] | None = None,
+    diverged: Collection[Run] = (),
+    runs: Collection[Run] | None = None,
+    evaluated: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the records of a study whose graders became more lenient by so much in each condition.
+
+    Args:
+        study: The study.
+        inflation: By how much, for each condition; 0 for those that are not named.
+        diverged: Runs that diverged after half of their rounds.
+        runs: The runs to write; all unless given.
+        evaluated: What is put in the rows of the last evaluation.
+    """
+    for index, run in enumerate(study.runs()):
+        if runs is not None and run not in runs:
+            continue
+        rng = np.random.default_rng([run.seed, index])
+        rounds = made_up_rounds(rng, study.rounds)
+        lenient = (inflation or {}).get(run.condition, 0.0)
+        grades = run.condition != "control"
+        for row in rounds:
+            if not grades:
+                row |= {"grade": None, "original_grade": None, "parse_status": "not_asked"}
+        start = np.random.default_rng(0)
+        half = study.rounds // 2
+        evaluations = {0: made_up_evaluation(start, ITEMS), half: made_up_evaluation(rng, 10, 0.6, lenient / 2)}
+        if run in diverged:
+            rounds = rounds[:half]
+        else:
+            last = made_up_evaluation(rng, ITEMS, 0.7, lenient)
+            evaluations[study.rounds] = [{**row, **(evaluated or {})} for row in last]
+        record = make_record(
+            study,
+            run,
+            inputs={},
+            status="diverged" if run in diverged else "complete",
+            problem="round 8: the loss or its gradient was not finite" if run in diverged else None,
+            rows=rounds,
+            evaluations=evaluations,
+            transcripts={},
+            timing={"first_round": 0, "rounds": len(rounds), "seconds": 10.0, "evaluating_seconds": 1.0},
+            provenance={"code": "made-up", "device": "none", "written": "2026-01-01T00:00:00+00:00"},
+        )
+        write_record(study.record_path(run), record)
