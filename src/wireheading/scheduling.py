@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from wireheading.config import AXES, Run, Study
+from wireheading.files import writing
 from wireheading.records import State, inspect_record
 
 TARGETS = "WIREHEADING_TARGETS"
@@ -68,17 +69,23 @@ def redo_marker(study: Study, run: Run, state: State) -> Path:
 
 
 def mark_for_redoing(study: Study, states: Mapping[Run, State]) -> None:
-    """Makes the markers of stale and corrupt records, each newer than its record, and removes all others."""
+    """Makes the markers of stale and corrupt records, each newer than its record, and removes all others.
+
+    Raises:
+        WriteError: The folder of results may not be written to, or its disk is full.
+    """
     markers = {redo_marker(study, run, state): run for run, state in states.items() if state in ("stale", "corrupt")}
-    for old in Path(study.results, ".redo").glob("*"):
-        if old not in markers:
-            old.unlink()
-    for marker, run in markers.items():
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        # Snakemake disregards a newer file of the same content as before, so the content is ever another.
-        marker.write_text(f"{time.time_ns()}\n")
-        newer = max(time.time(), study.record_path(run).stat().st_mtime + 1)
-        os.utime(marker, (newer, newer))
+    folder = Path(study.results, ".redo")
+    with writing(folder):
+        for old in folder.glob("*"):
+            if old not in markers:
+                old.unlink()
+        for marker, run in markers.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            # Snakemake disregards a newer file of the same content as before, so the content is ever another.
+            marker.write_text(f"{time.time_ns()}\n")
+            newer = max(time.time(), study.record_path(run).stat().st_mtime + 1)
+            os.utime(marker, (newer, newer))
 
 
 def summary(states: Mapping[Run, State]) -> str:

@@ -9,6 +9,7 @@ import sys
 
 from wireheading import scheduling
 from wireheading.config import AXES, ConfigError, load_study
+from wireheading.files import WriteError
 
 try:
     STUDY = load_study(config)
@@ -35,7 +36,10 @@ STATES = scheduling.record_states(STUDY, RUNS)
 FIGURES = ("learning_curves", "grade_inflation", "reward_vs_accuracy")
 
 if workflow.is_main_process:
-    scheduling.mark_for_redoing(STUDY, STATES)
+    try:
+        scheduling.mark_for_redoing(STUDY, STATES)
+    except WriteError as error:
+        sys.exit(str(error))
     logger.info(scheduling.summary(STATES))
 
 
