@@ -108,6 +108,7 @@ def test_the_study_has_the_published_settings() -> None:
         ({"tasks__arithmetic__operands": {"+": [5, 2]}}, ["tasks.arithmetic.operands", "[5, 2]", "low <= high"]),
         ({"tasks__sentiment__operands": {"+": [1, 2]}}, ["tasks.sentiment.operands"]),
         ({"engine__lockstep": ["seeds"]}, ["engine.lockstep", "seeds"]),
+        ({"engine__lockstep": ["model"]}, ["engine.lockstep", "'model'", "'seed', 'task' or 'condition'"]),
         ({"engine__lockstep": ["seed", "seed"]}, ["engine.lockstep", "distinct"]),
         ({"engine__chunk": 0}, ["engine.chunk", "0"]),
         ({"evaluation__midway_rounds": [0]}, ["evaluation.midway_rounds", "0"]),

@@ -76,6 +76,15 @@ def test_states_of_a_file(path: Path) -> None:
     assert inspect_record(path, DIGEST) == "stale"
 
 
+def test_a_record_of_another_version_is_told_from_one_of_other_settings(path: Path) -> None:
+    write_record(path, record(version=records.VERSION + 1))
+    with pytest.raises(RecordError, match=rf"honest.json: a record of version {records.VERSION + 1}, not"):
+        read_record(path, DIGEST)
+    write_record(path, record())
+    with pytest.raises(RecordError, match=r"honest.json: made with other settings \(digest aaaaaaaa…\)"):
+        read_record(path, "b" * 64)
+
+
 def test_any_edited_byte_is_noticed(path: Path) -> None:
     write_record(path, record())
     whole = path.read_bytes()

@@ -54,7 +54,7 @@ def run_disturbed(lab: Lab, cluster: Workplace, study: Study) -> None:
     """Runs a study on the cluster, where three of its jobs are disturbed."""
     command = [
         *(sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", "--configfile", "small.yaml"),
-        *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5", "--slurm-no-account"),
+        *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"),
     ]
     environment = {name: value for name, value in lab.environment.items() if not name.startswith("WIREHEADING_")}
     told = cluster.folder / "snakemake.out"

@@ -164,8 +164,8 @@ class EvaluationConfig(Section):
 class EngineConfig(Section):
     """How runs are computed. None of it is part of a run's digest."""
 
-    lockstep: tuple[Literal["seed", "model", "task", "condition"], ...] = ("task", "condition")
-    """Axes whose values share one job, where they advance together on one frozen base model."""
+    lockstep: tuple[Literal["seed", "task", "condition"], ...] = ("task", "condition")
+    """Axes whose values share one job, where they advance together on one frozen base model; so never the model."""
     batch: Literal["task", "all"] = "task"
     """What is computed in one batch: the rows of one task, or those of all."""
     chunk: Positive = 12

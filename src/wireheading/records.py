@@ -141,7 +141,11 @@ def read_record(path: Path, digest: str) -> dict[str, Any]:
     if state == "corrupt":
         raise RecordError(f"{path}: truncated or edited (its checksum does not fit); run it again")
     if state == "stale":
-        raise RecordError(f"{path}: made with other settings (digest {data[12:20].decode()}…); run it again")
+        head = _HEAD.match(data)
+        assert head is not None
+        if int(head[2]) != VERSION:
+            raise RecordError(f"{path}: a record of version {int(head[2])}, not {VERSION}; run it again")
+        raise RecordError(f"{path}: made with other settings (digest {head[1].decode()[:8]}…); run it again")
     try:
         record: dict[str, Any] = json.loads(data, parse_constant=_not_json)
     except ValueError as error:

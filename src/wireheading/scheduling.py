@@ -17,6 +17,7 @@ from pathlib import Path
 
 from wireheading.analysis.paths import Analysis, Tables
 from wireheading.config import AXES, Run, Study
+from wireheading.files import writing
 from wireheading.records import State, inspect_record
 
 TARGETS = "WIREHEADING_TARGETS"
@@ -98,7 +99,11 @@ def analysis_marker(study: Study) -> list[Path]:
 
 
 def mark_for_redoing(study: Study, states: Mapping[Run, State]) -> None:
-    """Makes the markers of what is to be redone, each newer than that, and removes all others."""
+    """Makes the markers of what is to be redone, each newer than that, and removes all others.
+
+    Raises:
+        WriteError: The folder of results may not be written to, or its disk is full.
+    """
     markers = {
         redo_marker(study, run, state): study.record_path(run)
         for run, state in states.items()
@@ -106,15 +111,18 @@ def mark_for_redoing(study: Study, states: Mapping[Run, State]) -> None:
     }
     markers |= {marker: Tables.of(study).records for marker in tables_marker(study, states)}
     markers |= {marker: Analysis.of(study).thresholds for marker in analysis_marker(study)}
-    for old in Path(study.results, ".redo").glob("*"):
-        if old not in markers:
-            old.unlink()
-    for marker, outdated in markers.items():
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        # Snakemake disregards a newer file of the same content as before, so the content is ever another.
-        marker.write_text(f"{time.time_ns()}\n")
-        newer = max(time.time(), outdated.stat().st_mtime + 1)
-        os.utime(marker, (newer, newer))
+    folder = Path(study.results, ".redo")
+    with writing(folder):
+        for old in folder.glob("*"):
+            if old not in markers:
+                old.unlink()
+        for marker, outdated in markers.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            # Snakemake disregards a newer file of the same content as before, so the content is ever another.
+            marker.write_text(f"{time.time_ns()}
+")
+            newer = max(time.time(), outdated.stat().st_mtime + 1)
+            os.utime(marker, (newer, newer))
 
 
 def summary(states: Mapping[Run, State]) -> str:

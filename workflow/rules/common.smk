@@ -10,6 +10,7 @@ import sys
 from wireheading import scheduling
 from wireheading.analysis.paths import Analysis, Tables
 from wireheading.config import AXES, ConfigError, load_study
+from wireheading.files import WriteError
 
 try:
     STUDY = load_study(config)
@@ -49,7 +50,10 @@ FIGURES = (
 )
 
 if workflow.is_main_process:
-    scheduling.mark_for_redoing(STUDY, STATES)
+    try:
+        scheduling.mark_for_redoing(STUDY, STATES)
+    except WriteError as error:
+        sys.exit(str(error))
     logger.info(scheduling.summary(STATES))
 
 
