@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from test_config import ROOT
 
 from wireheading.analysis.figures import write_figures
-from wireheading.analysis.tables import Tables, write_tables
+from wireheading.analysis.paths import Tables
+from wireheading.analysis.tables import write_tables
 from wireheading.config import Run, Study, load_study
 from wireheading.original import ResultsFileError, export_results, import_results
 from wireheading.records import (

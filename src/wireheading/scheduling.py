@@ -119,8 +119,7 @@ def mark_for_redoing(study: Study, states: Mapping[Run, State]) -> None:
         for marker, outdated in markers.items():
             folder.mkdir(parents=True, exist_ok=True)
             # Snakemake disregards a newer file of the same content as before, so the content is ever another.
-            marker.write_text(f"{time.time_ns()}
-")
+            marker.write_text(f"{time.time_ns()}\n")
             newer = max(time.time(), outdated.stat().st_mtime + 1)
             os.utime(marker, (newer, newer))
 
