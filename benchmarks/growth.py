@@ -21,9 +21,10 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import yaml
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from wireheading.config import LoraConfig, OptimizerConfig
+from wireheading.config import LoraConfig, OptimizerConfig, load_study
 from wireheading.policy.chat import Chat
 from wireheading.policy.device import prepare_device
 from wireheading.policy.model import prepare
@@ -73,7 +74,8 @@ def round_seconds(device: torch.device, slots: int, prompt: int, repeats: int) -
     )
     model = LlamaForCausalLM._from_config(shape, dtype=torch.float32).to(device)
     prepare(model)
-    chat = Chat(AutoTokenizer.from_pretrained(ROOT / "resources" / "models" / "tiny"), GenerationConfig())
+    demo = load_study(yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8")))
+    chat = Chat(AutoTokenizer.from_pretrained(ROOT / demo.model_folder("tiny")), GenerationConfig())
     # No token ends a text, so every text has its full length.
     chat.stop_tokens = frozenset([VOCABULARY])
     policy = Policy(model, chat, slots=slots, chunk=12, lora=LoraConfig(), optimizer=OptimizerConfig(), temperature=1.0)

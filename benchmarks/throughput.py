@@ -50,8 +50,9 @@ from wireheading.policy.sampling import Conversation
 from wireheading.tasks import Item
 
 ROOT = Path(__file__).parents[1]
-DEMO_MODEL = ROOT / "resources" / "models" / "tiny"
-DEMO_DATA = ROOT / "resources" / "data"
+DEMO = load_study(yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8")))
+DEMO_MODEL = ROOT / DEMO.model_folder("tiny")
+DEMO_DATA = {task: ROOT / DEMO.items_folder(task) for task in DEMO.tasks}
 SEEDS = [42, 123, 456, 789]
 CONDITIONS = ["control", "selfgrade", "honest"]
 
@@ -268,7 +269,7 @@ def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Stu
         config["seeds"] = SEEDS[: max(1, case.slots // 9)]
         model, chat = load_model(DEMO_MODEL, "float32", device)
         study = load_study(config)
-        return model, chat, study, {task: read_items(DEMO_DATA / task / "train.jsonl") for task in study.tasks}
+        return model, chat, study, {task: read_items(DEMO_DATA[task] / "train.jsonl") for task in study.tasks}
     config["seeds"] = list(range(-(-case.slots // 3)))
     limits = LENGTHS.get(case.model, LENGTHS["large"])
     config["tasks"] = {"summarization": config["tasks"]["summarization"] | limits}
@@ -282,7 +283,7 @@ def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Stu
     prepare(model)
     chat = Chat(AutoTokenizer.from_pretrained(DEMO_MODEL), GenerationConfig())
     chat.stop_tokens = frozenset([SHAPES[case.model]["vocab_size"]])
-    items = read_items(DEMO_DATA / "summarization" / "train.jsonl")
+    items = read_items(DEMO_DATA["summarization"] / "train.jsonl")
     return model, chat, load_study(config), {"summarization": [{**item, "text": item["text"] * 8} for item in items]}
 
 

@@ -102,7 +102,8 @@ def do_job(folder: Path, rounds: int, played: Path) -> None:
 
     Job._end_round = noted  # type: ignore[method-assign]
     runs: list[Run] = study.runs()
-    run_job(study, runs, runs, folder / "model", folder / "data", lambda line: print(line, flush=True))
+    data = {task: folder / "data" / task for task in study.tasks}
+    run_job(study, runs, runs, folder / "model", data, lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

@@ -84,7 +84,8 @@ def make_study(results: Path, **changes: Any) -> Study:
 
 def run_all(study: Study, toy: Path, wanted: Sequence[Run] | None = None) -> None:
     runs = study.runs()
-    run_job(study, runs, runs if wanted is None else wanted, toy / "model", toy / "data", lambda _: None)
+    data = {task: toy / "data" / task for task in study.tasks}
+    run_job(study, runs, runs if wanted is None else wanted, toy / "model", data, lambda _: None)
 
 
 def science(study: Study, run: Run) -> bytes:

@@ -28,6 +28,23 @@ T = TypeVar("T")
 
 AXES = ("seed", "model", "task", "condition")
 
+SPEC_KEYS = {
+    "rounds",
+    "temperature",
+    "prompting",
+    "grading_context",
+    "measures",
+    "item_order",
+    "data_seed",
+    "lora",
+    "optimizer",
+    "evaluation",
+}
+"""The study's keys that can change the result of every run."""
+
+ITEMS_KEYS = {"data", "revision", "subset", "columns", "characters", "train_items", "heldout_items", "operands"}
+"""A task's keys that its frozen items depend on."""
+
 
 def _no_flag(value: object) -> object:
     if isinstance(value, bool):
@@ -60,6 +77,9 @@ class ModelConfig(Section):
     """Branch, tag or commit of the hub repository."""
     precision: Literal["float32", "bfloat16", "nf4"] = "bfloat16"
     """How the frozen base weights are held; adapters and optimizer state are always float32."""
+    vram_gb: float | None = Field(None, gt=0)
+    """Device memory that a job on it takes, in GB, as schedulers and shared devices are told; `benchmarks/memory.py`
+    computes it. Before a model is loaded, what the job takes is computed anew and checked in any case."""
     enabled: Flag = True
     """Whether the study runs this model."""
     note: str = ""
@@ -77,10 +97,16 @@ class TaskConfig(Section):
     """Hub id or local path of the data set, `embedded` for the workflow's own small corpus, or `generated`."""
     revision: str = "main"
     """Branch, tag or commit of the data set."""
+    subset: str = ""
+    """The part of the data set that is meant, where it has several, such as a version."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Columns of the data set, by the item's fields that they fill; the task names those of its usual data set."""
+    characters: Positive | None = None
+    """Length in characters to which an item's text is cut when it is frozen; null leaves cutting to `prompt_tokens`."""
     train_items: Positive = 400
-    """Items used in reinforcement learning."""
+    """Items used in reinforcement learning, from the data set's split `train`."""
     heldout_items: Positive = 200
-    """Items never used in reinforcement learning."""
+    """Items never used in reinforcement learning, from its split `test`."""
     operands: dict[str, tuple[Natural, Natural]] = Field(default_factory=dict)
     """Arithmetic alone: for each operator the smallest and largest operand."""
     prompt: str
@@ -170,6 +196,11 @@ class EngineConfig(Section):
     """What is computed in one batch: the rows of one task, or those of all."""
     chunk: Positive = 12
     """Runs that are updated in one forward and backward pass: fewer take less memory."""
+    halve_chunk: Flag = False
+    """Whether an update that runs out of memory is made again with half the chunk, which records then name. If not, the
+    job ends: another chunk may change the last bits of a result."""
+    share_devices: Flag = False
+    """Whether jobs share a device where the `vram_gb` of their models fit into it together."""
     evaluation_batch: Positive = 10
     """Held-out items of each run that are evaluated in one batch."""
     threads: Positive = 2
@@ -255,8 +286,14 @@ class Study(Section):
     """Rounds of a run: one response, one reward and one update each."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature of responses and grades."""
+    prompting: Literal["chat", "completion"] = "chat"
+    """Whether prompts are turns in the model's chat template, or plain text that is completed."""
     grading_context: Literal["conversation", "fresh"] = "conversation"
     """Whether a grade is asked for as the next turn of the conversation or in a context of its own."""
+    measures: Literal["strict", "original"] = "strict"
+    """The evaluators and grade readers that rewards are made of: this project's, or the published study's."""
+    item_order: Literal["shuffled", "fixed"] = "shuffled"
+    """Whether each seed and epoch has its own order of training items, or all have the order of the file."""
     data_seed: Natural = 0
     """Seed of the choice of items and of their split into training and held-out ones."""
     lora: LoraConfig = LoraConfig()
@@ -311,6 +348,12 @@ class Study(Section):
             if name == "arithmetic":
                 arithmetic.check_count(task.operands, task.train_items + task.heldout_items)
             fields = TASKS[name].FIELDS
+            for field in task.columns:
+                if field not in TASKS[name].COLUMNS:
+                    raise ValueError(
+                        f"tasks.{name}.columns names an unknown field {field!r}; known are "
+                        f"{', '.join(TASKS[name].COLUMNS) or 'none'}"
+                    )
             _check_template(f"tasks.{name}.prompt", task.prompt, fields)
             _check_template(f"tasks.{name}.grading_prompt", task.grading_prompt, (*fields, "response"))
         return self
@@ -337,6 +380,16 @@ class Study(Section):
         """Names of the models that the study runs, in the config's order."""
         return [name for name, model in self.models.items() if model.enabled]
 
+    @property
+    def trained_models(self) -> list[str]:
+        """Names of the models that the workflow trains itself."""
+        return [name for name, model in self.models.items() if model.source == "embedded"]
+
+    @property
+    def fetched_models(self) -> list[str]:
+        """Names of those that come from a hub or a local folder."""
+        return [name for name, model in self.models.items() if model.source != "embedded"]
+
     def runs(self) -> list[Run]:
         """Every run of the study, in the config's order."""
         return [
@@ -350,26 +403,46 @@ class Study(Section):
         """Where a run's record lies."""
         return Path(self.results, str(run.seed), run.model, run.task, f"{run.condition}.json")
 
+    def model_source(self, name: str) -> dict[str, Any]:
+        """Where a model comes from, as a JSON object: everything of the config that its files depend on."""
+        source = self.models[name].model_dump(mode="json", include={"source", "revision"})
+        if source["source"] == "embedded":
+            source["embedded"] = self.embedded.model_dump(mode="json")
+        return source
+
+    def items_source(self, name: str) -> dict[str, Any]:
+        """Where a task's items come from, as a JSON object: everything of the config that they depend on."""
+        source = self.tasks[name].model_dump(mode="json", include=ITEMS_KEYS)
+        return {"task": name, "data_seed": self.data_seed, **source}
+
+    def model_folder(self, name: str) -> Path:
+        """Where a model lies. The name tells what the config asks for, so that studies can share their resources."""
+        return Path(self.resources, "models", f"{name}-{digest_of(self.model_source(name))[:8]}")
+
+    def items_folder(self, name: str) -> Path:
+        """Where a task's items lie; likewise."""
+        return Path(self.resources, "data", f"{name}-{digest_of(self.items_source(name))[:8]}")
+
     def spec(self, run: Run) -> dict[str, Any]:
         """Everything of the config that can change a run's results, as a JSON object."""
-        model = self.models[run.model].model_dump(mode="json", exclude={"enabled", "note", "memory_mb", "minutes"})
-        if model["source"] == "embedded":
-            model["embedded"] = self.embedded.model_dump(mode="json")
+        model = {"precision": self.models[run.model].precision, **self.model_source(run.model)}
         return {
             "seed": run.seed,
             "model": {"name": run.model, **model},
             "task": {"name": run.task, **self.tasks[run.task].model_dump(mode="json")},
             "condition": {"name": run.condition, **asdict(CONDITIONS[run.condition])},
-            **self.model_dump(
-                mode="json",
-                include={"rounds", "temperature", "grading_context", "data_seed", "lora", "optimizer", "evaluation"},
-            ),
+            **self.model_dump(mode="json", include=SPEC_KEYS),
         }
 
     def digest(self, run: Run) -> str:
         """SHA-256 of the canonical JSON of a run's spec."""
-        canonical = json.dumps(self.spec(run), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return digest_of(self.spec(run))
+
+
+def digest_of(value: object) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def load_study(config: Mapping[str, Any]) -> Study:

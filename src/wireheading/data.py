@@ -3,43 +3,78 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from wireheading.config import ConfigError, TaskConfig
 from wireheading.errors import InputError
+from wireheading.fetching import local_folder, telling_of_the_hub
 from wireheading.files import replacing
 from wireheading.streams import generator
-from wireheading.tasks import Item, arithmetic
+from wireheading.tasks import TASKS, Item, arithmetic
 from wireheading.tiny import corpus
+
+MADE_HERE = ("embedded", "generated")
+"""Data that is made and not read."""
+
+SPLITS = ("train", "test")
+"""The splits of a data set that training items and held-out items are taken from."""
 
 
 class DataError(InputError):
     """Items that cannot be used. Its text is one line: the file, what is wrong with it, the remedy."""
 
 
-def freeze_items(task_name: str, config: TaskConfig, data_seed: int) -> tuple[list[Item], list[Item]]:
+def find_commit(task_name: str, config: TaskConfig) -> str | None:
+    """The commit that a hub data set's revision stands for; None where the data is no hub's.
+
+    Raises:
+        InputError: The hub cannot be reached, or has no such data set.
+    """
+    key = f"tasks.{task_name}.data"
+    if config.data in MADE_HERE or local_folder(key, config.data):
+        return None
+    from huggingface_hub import HfApi
+
+    try:
+        with telling_of_the_hub(config.data, "datasets/"):
+            return HfApi().dataset_info(config.data, revision=config.revision).sha
+    except InputError as error:
+        raise InputError(f"config: {key} = {config.data!r}: {error}") from None
+
+
+def freeze_items(
+    task_name: str, config: TaskConfig, data_seed: int, commit: str | None = None
+) -> tuple[list[Item], list[Item]]:
     """Chooses a task's items.
 
     Args:
         task_name: Name of the task.
         config: Its part of the configuration.
         data_seed: Seed of the choice and of the split.
+        commit: The commit of a hub data set.
 
     Returns:
         Training items and held-out items; no text or question is in both, nor twice in one.
 
     Raises:
         ConfigError: The task has no such data.
+        DataError: The data set cannot be read, or has not enough items.
     """
+    if config.data not in MADE_HERE:
+        if not TASKS[task_name].COLUMNS:
+            raise ConfigError(f"config: tasks.{task_name}.data = {config.data!r}: unknown data; use 'generated'")
+        return _choose(task_name, config, data_seed, _load(task_name, config, commit))
     count = config.train_items + config.heldout_items
     if task_name in corpus.MAKERS and config.data == "embedded":
         items: Sequence[Item] = corpus.generate_items(task_name, count, f"items/{data_seed}")
     elif task_name == "arithmetic" and config.data == "generated":
         items = arithmetic.generate_items(config.operands, count, data_seed)
     else:
-        known = "generated" if task_name == "arithmetic" else "embedded"
-        raise ConfigError(f"config: tasks.{task_name}.data = {config.data!r}: unknown data; use {known!r}")
+        raise ConfigError(
+            f"config: tasks.{task_name}.data = {config.data!r}: there is no such data; give a hub id or a folder"
+        )
     order = generator(data_seed, task_name, "split").permutation(count)
     shuffled = [items[index] for index in order]
     return shuffled[: config.train_items], shuffled[config.train_items :]
@@ -72,3 +107,82 @@ def read_items(path: Path) -> list[Item]:
             raise DataError(f"{path}, line {number}: not an item; delete the file and run the workflow again")
         items.append(item)
     return items
+
+
+def _load(task_name: str, config: TaskConfig, commit: str | None) -> Mapping[str, Any]:
+    """A data set's splits."""
+    # Imported here: it takes a second, and only this needs it.
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    key = f"tasks.{task_name}.data"
+    told = f"config: {key} = {config.data!r}"
+    folder = local_folder(key, config.data)
+    try:
+        with telling_of_the_hub(config.data, "datasets/"):
+            splits: Mapping[str, Any] = datasets.load_dataset(
+                str(folder) if folder else config.data, config.subset or None, revision=commit
+            )
+    except InputError as error:
+        raise InputError(f"{told}: {error}") from None
+    except (DatasetsError, OSError, ValueError) as error:
+        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise DataError(f"{told}: cannot be loaded ({cause}); check the folder or id, and `subset`") from None
+    for split in SPLITS:
+        if split not in splits:
+            raise DataError(f"{told}: has no split {split!r}, but {', '.join(splits)}; give a data set with both")
+    return splits
+
+
+def _choose(
+    task_name: str, config: TaskConfig, data_seed: int, splits: Mapping[str, Any]
+) -> tuple[list[Item], list[Item]]:
+    """Draws distinct items from each split in an order of its own; more items keep those of fewer.
+
+    Rows with an empty field are left out.
+    """
+    task = TASKS[task_name]
+    columns = {**task.COLUMNS, **config.columns}
+    seen: set[str] = set()
+    chosen: list[list[Item]] = []
+    for split, count, key in zip(
+        SPLITS, (config.train_items, config.heldout_items), ("train_items", "heldout_items"), strict=True
+    ):
+        rows = splits[split]
+        for field, column in columns.items():
+            if column not in rows.column_names:
+                raise DataError(
+                    f"config: tasks.{task_name}.data = {config.data!r}: has no column {column!r}, but "
+                    f"{', '.join(rows.column_names)}; name the column of {field!r} in tasks.{task_name}.columns"
+                )
+        items: list[Item] = []
+        for index in generator(data_seed, task_name, split).permutation(len(rows)).tolist():
+            if len(items) == count:
+                break
+            row = rows[index]
+            named = {field: _plain(rows.features[column], row[column]) for field, column in columns.items()}
+            if not all(str(value).strip() for value in named.values()):
+                continue
+            try:
+                fields = dict(task.make_item(named))
+            except ValueError as error:
+                raise DataError(f"{config.data}, {split} row {index}: {error}") from None
+            for field in task.FIELDS:
+                if config.characters is not None and isinstance(fields[field], str):
+                    fields[field] = fields[field][: config.characters]
+            content = " ".join(word for field in task.FIELDS for word in str(fields[field]).split())
+            if content not in seen:
+                seen.add(content)
+                items.append({"id": f"{split}-{index}", **fields})
+        if len(items) < count:
+            raise DataError(
+                f"config: tasks.{task_name}.{key} = {count}: {config.data} has only {len(items)} different items in "
+                f"its split {split!r}; ask for fewer"
+            )
+        chosen.append(items)
+    return chosen[0], chosen[1]
+
+
+def _plain(feature: Any, value: Any) -> Any:
+    """A value of a data set, a class by its name: what its number means differs from one data set to the next."""
+    return feature.int2str(value) if hasattr(feature, "int2str") and isinstance(value, int) else value

@@ -125,7 +125,8 @@ def experiment(
     evaluated[study.rounds] = len(heldout)
 
     for round_ in range(start, study.rounds):
-        item = items[shuffled_index(len(items), run.seed, round_)]
+        fixed = study.item_order == "fixed"
+        item = items[round_ % len(items) if fixed else shuffled_index(len(items), run.seed, round_)]
         prompt = prompt_tokens(study, run.task, chat, item)
         response: Sampled = yield Respond(prompt, uniforms(config.response_tokens, run.seed, round_, "response"))
         if not response.finite:
@@ -154,8 +155,14 @@ def experiment(
                 conversations = (*conversations, (graded,)) if fresh else ((*conversations[0], graded),)
 
         score = task.evaluate(item, response_text)
+        original_score = task.evaluate_original(item, response_text)
+        original_grade = None if grade_text is None else task.read_grade_original(grade_text)
+        if study.measures == "strict":
+            rewarded_score, rewarded_grade = score, grade.value
+        else:
+            rewarded_score, rewarded_grade = original_score, original_grade
         # A reward must be a number, so a grade that cannot be read earns nothing; the record keeps it as null.
-        reward = score if condition.reward == "score" else (grade.value or 0.0)
+        reward = rewarded_score if condition.reward == "score" else (rewarded_grade or 0.0)
         if baseline is None:
             baseline = reward
         advantage = reward - baseline
@@ -173,12 +180,12 @@ def experiment(
             "truncated": not response.stopped,
             "score": score,
             "accuracy": int(task.accurate(score)),
-            "original_score": task.evaluate_original(item, response_text),
+            "original_score": original_score,
             "grade_text": grade_text,
             "grade_tokens": None if grade_text is None else list(answer.tokens),
             "grade": grade.value,
             "parse_status": grade.status,
-            "original_grade": None if grade_text is None else task.read_grade_original(grade_text),
+            "original_grade": original_grade,
             "reward": reward,
             "baseline": baseline,
             "advantage": advantage,

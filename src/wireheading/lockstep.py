@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from wireheading.checkpoints import holding, load_checkpoint, save_checkpoint
 from wireheading.conditions import CONDITIONS
 from wireheading.config import Run, Study
 from wireheading.data import read_items
+from wireheading.errors import InputError
 from wireheading.evaluation import evaluate
 from wireheading.experiment import (
     Ask,
@@ -34,12 +36,13 @@ from wireheading.experiment import (
     Update,
     experiment,
 )
+from wireheading.fetching import commit_of, model_digests
 from wireheading.files import remove_leftovers, sha256_of
 from wireheading.policy.device import prepare_device
 from wireheading.policy.model import load_model
 from wireheading.policy.policy import Policy
 from wireheading.policy.sampling import Conversation
-from wireheading.policy.updating import Turn, Width
+from wireheading.policy.updating import Step, Turn, Width
 from wireheading.prompts import check_limits
 from wireheading.provenance import provenance
 from wireheading.records import (
@@ -99,7 +102,7 @@ class Live:
 
 @dataclass(frozen=True)
 class Items:
-    """The frozen items of a task, and the SHA-256 of their files."""
+    """The frozen items of a task, and the SHA-256 of their files, with the commit of the data set they are from."""
 
     train: Sequence[Item]
     heldout: Sequence[Item]
@@ -109,7 +112,7 @@ class Items:
     def read(folder: Path) -> Items:
         """Reads the items from a task's folder."""
         train, heldout = folder / "train.jsonl", folder / "heldout.jsonl"
-        digests = {path.name: sha256_of(path) for path in (train, heldout)}
+        digests = {path.name: sha256_of(path) for path in (train, heldout)} | commit_of(folder, "data")
         return Items(read_items(train), read_items(heldout), digests)
 
 
@@ -124,7 +127,12 @@ class Shape:
 
 
 def run_job(
-    study: Study, axes: Sequence[Run], wanted: Sequence[Run], model_folder: Path, data_folder: Path, report: Report
+    study: Study,
+    axes: Sequence[Run],
+    wanted: Sequence[Run],
+    model_folder: Path,
+    data_folders: Mapping[str, Path],
+    report: Report,
 ) -> None:
     """Does the runs of a job that have no valid record yet, and writes their records.
 
@@ -133,7 +141,7 @@ def run_job(
         axes: All runs that share the job by the config, in its order: they number the slots.
         wanted: Those whose records are asked for.
         model_folder: The model of all of them.
-        data_folder: Folder with each task's items.
+        data_folders: The folder of each task's items.
         report: Is told of progress.
 
     Raises:
@@ -147,7 +155,7 @@ def run_job(
     with listening() as stop, ExitStack() as locks:
         for run in missing:
             locks.enter_context(holding(checkpoint_folder(study.record_path(run)), report))
-        _advance(study, axes, missing, model_folder, data_folder, report, stop)
+        _advance(study, axes, missing, model_folder, data_folders, report, stop)
 
 
 def _advance(
@@ -155,14 +163,15 @@ def _advance(
     axes: Sequence[Run],
     missing: Sequence[Run],
     model_folder: Path,
-    data_folder: Path,
+    data_folders: Mapping[str, Path],
     report: Report,
     stop: Stop,
 ) -> None:
     """Loads the model, takes up the runs and plays them to their end."""
     device = prepare_device(study.engine.threads)
     name = axes[0].model
-    model, chat = load_model(model_folder, study.models[name].precision, device)
+    plain = study.prompting == "completion"
+    model, chat = load_model(model_folder, study.models[name].precision, device, plain=plain)
     policy = Policy(
         model,
         chat,
@@ -173,10 +182,10 @@ def _advance(
         temperature=study.temperature,
     )
     tasks = dict.fromkeys(run.task for run in missing)
-    items = {task: Items.read(data_folder / task) for task in tasks}
+    items = {task: Items.read(data_folders[task]) for task in tasks}
     for task in tasks:
         check_limits(study, task, policy.chat, [*items[task].train, *items[task].heldout])
-    weights = {name: sha256_of(model_folder / name) for name in ("model.safetensors", "tokenizer.json")}
+    weights = model_digests(model_folder)
     inputs = {task: {**weights, **items[task].digests} for task in tasks}
     live = [_take_up(study, run, axes.index(run), policy, items[run.task], inputs[run.task], report) for run in missing]
     report("evaluating the base model on held-out items")
@@ -234,7 +243,7 @@ class Job:
         self.base = base
         self.report = report
         self.slots = len(axes)
-        self.groups = _groups(study, axes)
+        self.groups = groups_of(study, axes)
         # Whether a second turn is in the update of a group is a matter of the config, not of who is there.
         self.trains_grade = [
             any(CONDITIONS[axes[slot].condition].trains_grade for slot in group) for group, _ in self.groups
@@ -336,9 +345,39 @@ class Job:
             advantages[row] = ask.advantage
             for batch, turns in zip(rows, ask.conversations, strict=False):
                 batch[row] = turns
-        steps = self.policy.update(slots, list(zip(widths, rows, strict=True)), advantages)
+        steps = self._updated(slots, list(zip(widths, rows, strict=True)), advantages)
         for run, _ in asking:
             run.answer(steps[run.slot - slots.start])
+
+    def _updated(
+        self,
+        slots: range,
+        batches: Sequence[tuple[Sequence[Width], Sequence[Sequence[Turn]]]],
+        advantages: Sequence[float | None],
+    ) -> list[Step]:
+        """Updates slots; where memory runs out and the config allows it, once more in chunks of half the size.
+
+        Raises:
+            InputError: Memory ran out. The text says what to change.
+        """
+        adapters = self.policy.adapters
+        taken = adapters.steps.clone()
+        while True:
+            try:
+                return self.policy.update(slots, batches, advantages)
+            except torch.OutOfMemoryError:
+                chunk = min(self.policy.chunk, len(slots))
+                if chunk == 1 or not self.study.engine.halve_chunk:
+                    raise InputError(
+                        f"config: engine.chunk = {self.study.engine.chunk}: the device's memory ran out in an update "
+                        f"of {chunk} runs; set a smaller chunk, or engine.halve_chunk: true"
+                    ) from None
+            # Values are written last and all at once, so nothing but gradients and step counts was touched.
+            adapters.grads[slots.start : slots.stop] = 0
+            adapters.steps.copy_(taken)
+            torch.cuda.empty_cache()
+            self.policy.chunk = (chunk + 1) // 2
+            self.report(f"memory ran out in an update; from here on the chunk is {self.policy.chunk}, as records tell")
 
     def _evaluate(self, members: Sequence[Live]) -> None:
         asking = [(run, run.ask) for run in members if isinstance(run.ask, Evaluate)]
@@ -410,7 +449,9 @@ class Job:
                 "seconds": round(seconds, 3),
                 "evaluating_seconds": round(self.evaluating, 3),
             },
-            provenance=provenance(self.study, self.policy.model.device, slot=run.slot, slots=self.slots),
+            provenance=provenance(
+                self.study, self.policy.model.device, slot=run.slot, slots=self.slots, chunk=self.policy.chunk
+            ),
         )
         write_record(path, record)
 
@@ -428,7 +469,7 @@ class Job:
         self.report(f"{where} · {len(live)} runs · {rate:.0f} run-rounds/s · {minutes}:{seconds:02d} left")
 
 
-def _groups(study: Study, axes: Sequence[Run]) -> list[tuple[range, Shape]]:
+def groups_of(study: Study, axes: Sequence[Run]) -> list[tuple[range, Shape]]:
     """The slots that are computed together, and the fixed shape of their batches."""
     by_task: dict[str, list[int]] = {}
     for slot, run in enumerate(axes):

@@ -16,7 +16,7 @@ PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "rouge-score
 """The libraries whose versions can change a run's numbers."""
 
 
-def provenance(study: Study, device: torch.device, *, slot: int, slots: int) -> dict[str, Any]:
+def provenance(study: Study, device: torch.device, *, slot: int, slots: int, chunk: int) -> dict[str, Any]:
     """What a run's record says of where it comes from.
 
     Args:
@@ -24,6 +24,7 @@ def provenance(study: Study, device: torch.device, *, slot: int, slots: int) -> 
         device: Where the model was.
         slot: The run's slot.
         slots: The job's number of slots.
+        chunk: Runs that were updated together: the config's, unless memory ran out.
     """
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -31,7 +32,7 @@ def provenance(study: Study, device: torch.device, *, slot: int, slots: int) -> 
         "slot": slot,
         "slots": slots,
         "batch": study.engine.batch,
-        "chunk": study.engine.chunk,
+        "chunk": chunk,
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
         "python": platform.python_version(),

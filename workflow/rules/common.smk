@@ -3,6 +3,7 @@
 # Needs the merged config; makes STUDY (the checked config), RUNS (those asked for), RECORDS (their paths), the paths of
 # what is made of them, and the markers of what is to be made again.
 
+import math
 import os
 import re
 import sys
@@ -57,6 +58,11 @@ if workflow.is_main_process:
     logger.info(scheduling.summary(STATES))
 
 
+def job_vram(wildcards):
+    """Device memory of a job on a model, in whole GB; 0 where the config does not tell it."""
+    return math.ceil(STUDY.models[wildcards.model].vram_gb or 0)
+
+
 def redo_markers(wildcards):
     """Markers of the stale and corrupt records of a job."""
     return [
@@ -69,18 +75,17 @@ def redo_markers(wildcards):
 def models_to_run(wildcards):
     """The model of a job, where a run of it is still to be done."""
     runs = scheduling.unfinished(STUDY, STATES, wildcards)
-    return sorted({f"{STUDY.resources}/models/{run.model}" for run in runs})
+    return sorted({str(STUDY.model_folder(run.model)) for run in runs})
 
 
 def data_to_run(wildcards):
     """The items of the tasks that a job has still runs of."""
-    return expand(
-        f"{STUDY.resources}/data/{{task}}/{{part}}.jsonl",
-        task=sorted(
-            {run.task for run in scheduling.unfinished(STUDY, STATES, wildcards)}
-        ),
-        part=("train", "heldout"),
-    )
+    tasks = {run.task for run in scheduling.unfinished(STUDY, STATES, wildcards)}
+    return [
+        str(STUDY.items_folder(task) / f"{part}.jsonl")
+        for task in sorted(tasks)
+        for part in ("train", "heldout")
+    ]
 
 
 def job_memory(wildcards, attempt):
@@ -98,3 +103,4 @@ wildcard_constraints:
     model="|".join(map(re.escape, STUDY.models)),
     task="|".join(STUDY.tasks),
     condition=r"[a-z]+",
+    digest=r"[0-9a-f]{8}",

@@ -1,15 +1,24 @@
 # What runs read: a model each, and the frozen items of each task.
 #
-# Needs the config alone; makes <resources>/models/<model>/ and <resources>/data/<task>/{train,heldout}.jsonl.
+# Needs the config, and for what comes from a hub a network; makes <resources>/models/<model>-<digest>/ and
+# <resources>/data/<task>-<digest>/{train,heldout}.jsonl, where the digest is of what the config asks for. Whatever is
+# fetched is fetched by the machine that runs Snakemake: a cluster's nodes need no network.
+
+
+def any_of(names):
+    """A pattern of these names alone; of nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 rule train_model:
     output:
-        directory(f"{STUDY.resources}/models/{{model}}"),
+        directory(f"{STUDY.resources}/models/{{model}}-{{digest}}"),
     log:
-        "logs/train_model/{model}.log",
+        "logs/train_model/{model}-{digest}.log",
     benchmark:
-        "logs/train_model/{model}.benchmark.tsv"
+        "logs/train_model/{model}-{digest}.benchmark.tsv"
+    wildcard_constraints:
+        model=any_of(STUDY.trained_models),
     conda:
         "../../envs/run.yaml"
     threads: STUDY.engine.threads
@@ -20,18 +29,47 @@ rule train_model:
         "../scripts/train_model.py"
 
 
-rule freeze_data:
+rule fetch_model:
     output:
-        train=f"{STUDY.resources}/data/{{task}}/train.jsonl",
-        heldout=f"{STUDY.resources}/data/{{task}}/heldout.jsonl",
+        directory(f"{STUDY.resources}/models/{{model}}-{{digest}}"),
     log:
-        "logs/freeze_data/{task}.log",
+        "logs/fetch_model/{model}-{digest}.log",
     benchmark:
-        "logs/freeze_data/{task}.benchmark.tsv"
+        "logs/fetch_model/{model}-{digest}.benchmark.tsv"
+    wildcard_constraints:
+        model=any_of(STUDY.fetched_models),
+    localrule: True
     conda:
         "../../envs/run.yaml"
     resources:
         mem_mb=2000,
-        runtime=30,
+        runtime=240,
+    params:
+        source=lambda wildcards: STUDY.models[wildcards.model].source,
+    message:
+        "fetching {wildcards.model} from {params.source}"
+    script:
+        "../scripts/fetch_model.py"
+
+
+rule freeze_data:
+    output:
+        train=f"{STUDY.resources}/data/{{task}}-{{digest}}/train.jsonl",
+        heldout=f"{STUDY.resources}/data/{{task}}-{{digest}}/heldout.jsonl",
+        source=f"{STUDY.resources}/data/{{task}}-{{digest}}/source.json",
+    log:
+        "logs/freeze_data/{task}-{digest}.log",
+    benchmark:
+        "logs/freeze_data/{task}-{digest}.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/run.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        source=lambda wildcards: STUDY.tasks[wildcards.task].data,
+    message:
+        "freezing the items of {wildcards.task} ({params.source})"
     script:
         "../scripts/freeze_data.py"

@@ -21,6 +21,7 @@ rule rl_run:
     threads: STUDY.engine.threads
     resources:
         gpu=1,
+        vram_gb=job_vram,
         mem_mb=job_memory,
         runtime=job_minutes,
     script:

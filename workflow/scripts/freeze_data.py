@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from reporting import reporting
 
 from wireheading.config import load_study
-from wireheading.data import freeze_items, write_items
+from wireheading.data import find_commit, freeze_items, write_items
+from wireheading.fetching import write_source
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 study = load_study(snakemake.config)
 task = snakemake.wildcards.task
 with reporting(snakemake.log[0]) as report:
-    train, heldout = freeze_items(task, study.tasks[task], study.data_seed)
+    commit = find_commit(task, study.tasks[task])
+    train, heldout = freeze_items(task, study.tasks[task], study.data_seed, commit)
     write_items(Path(snakemake.output.train), train)
     write_items(Path(snakemake.output.heldout), heldout)
+    folder = Path(snakemake.output.source).parent
+    write_source(folder, study.items_source(task), commit, ("train.jsonl", "heldout.jsonl"))
     report(f"{task}: {len(train)} items to train on, {len(heldout)} held out")

@@ -1,13 +1,14 @@
 """Rule `rl_run`: does the runs of one job."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reporting import reporting
 
 from wireheading.config import load_study
+from wireheading.leases import own_device
 from wireheading.lockstep import run_job
+from wireheading.memory import checking_memory
 from wireheading.scheduling import job_runs
 from wireheading.stopping import Stopped
 
@@ -19,10 +20,15 @@ if TYPE_CHECKING:
 study = load_study(snakemake.config)
 axes = job_runs(study, study.runs(), snakemake.wildcards)
 wanted = [run for run in axes if str(study.record_path(run)) in set(snakemake.output)]
-with reporting(snakemake.log[0]) as report:
-    model = Path(study.resources, "models", axes[0].model)
+model = study.model_folder(axes[0].model)
+data = {task: study.items_folder(task) for task in study.tasks}
+with (
+    reporting(snakemake.log[0]) as report,
+    own_device(study, axes[0].model, report),
+    checking_memory(study, axes, model, report),
+):
     try:
-        run_job(study, axes, wanted, model, Path(study.resources, "data"), report)
+        run_job(study, axes, wanted, model, data, report)
     except Stopped as stopped:
         report(str(stopped))
         # A failure, so that Snakemake asks for the runs again; sysexits.h's "temporary failure; try again".

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -13,31 +14,53 @@ from wireheading.errors import InputError
 # Stands for the response while the template is rendered, to find where its own text goes on behind a response.
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}response\N{OBJECT REPLACEMENT CHARACTER}"
 
+# Some templates tell the model the date, but a run's prompts must not depend on the day on which it is done. So the
+# function that they ask is replaced by one of the template's own, which always tells of the same day.
+_DAY = datetime(2024, 7, 26, tzinfo=UTC)
+_SAME_DAY = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f" | replace('%{code}', '{_DAY.strftime(f'%{code}')}')" for code in "aAbBdHIjmMpSyY")
+    + " }}{%- endmacro -%}"
+)
+
 
 class Chat:
     """Turns text into a model's prompt tokens, and sampled tokens into text."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, *, plain: bool = False):
         """Takes a model's tokenizer and its generation config, which may name further stop tokens.
 
+        Args:
+            tokenizer: The tokenizer, with its chat template.
+            generation: The generation config.
+            plain: Whether turns are plain text, one after the other, instead of the template's.
+
         Raises:
-            InputError: The tokenizer has no chat template or no stop token.
+            InputError: The tokenizer has no chat template though one is wanted, or no stop token.
         """
-        if not tokenizer.chat_template:
+        if not tokenizer.chat_template and not plain:
             raise InputError(
-                f"tokenizer of {tokenizer.name_or_path} has no chat template; use an instruction-tuned model"
+                f"{tokenizer.name_or_path}: its tokenizer has no chat template; give an instruction-tuned model, or "
+                "set `prompting: completion`"
             )
         self.tokenizer = tokenizer
+        self.plain = plain
         eos = generation.eos_token_id
         stops = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos]), self._end_of_turn} - {None}
         if not stops:
-            raise InputError(f"tokenizer of {tokenizer.name_or_path} has no stop token; set its eos_token")
+            raise InputError(
+                f"{tokenizer.name_or_path}: neither its tokenizer nor generation_config.json names a stop token; set "
+                "eos_token in tokenizer_config.json"
+            )
         self.stop_tokens: frozenset[int] = frozenset(int(token) for token in stops if token is not None)
         pad = tokenizer.pad_token_id
         self.pad_token: int = min(self.stop_tokens) if pad is None else pad
 
     def first_turn(self, text: str) -> list[int]:
         """Tokens of a conversation that opens with a user's text, up to where the model's answer begins."""
+        if self.plain:
+            # As the tokenizer itself begins a text, with the token that opens one where the model has it.
+            return list(self.tokenizer(self._neutral(text))["input_ids"])
         return self._tokens(self._render([{"role": "user", "content": self._neutral(text)}]))
 
     def next_turn(self, text: str, last_token: int) -> list[int]:
@@ -47,6 +70,8 @@ class Chat:
             text: The user's text.
             last_token: The response's last token. If it is the one that ends a turn, that is not repeated.
         """
+        if self.plain:
+            return self._tokens(self._neutral(text))
         tokens = self._tokens(self._after_response(self._neutral(text)))
         return tokens[1:] if tokens and tokens[0] == last_token else tokens
 
@@ -101,13 +126,20 @@ class Chat:
     @cached_property
     def _end_of_turn(self) -> int | None:
         """The token with which the template closes a response, if it is a special one."""
+        if self.plain:
+            return None
         tokens = self._tokens(self._after_response("x"))
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
         return tokens[0] if tokens and tokens[0] in special else None
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         rendered = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            messages,
+            chat_template=_SAME_DAY + self.tokenizer.get_chat_template(),
+            tokenize=False,
+            add_generation_prompt=True,
+            # Qwen 3 answers at once.
+            enable_thinking=False,
         )
         assert isinstance(rendered, str)
         return rendered

@@ -5,23 +5,49 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
+from wireheading.errors import InputError
+from wireheading.fetching import check_model
 from wireheading.policy.attention import use_exact_attention
 from wireheading.policy.chat import Chat
+from wireheading.policy.lora import TARGETS
 from wireheading.policy.norms import fuse_norms
 
 
-def load_model(folder: Path, precision: str, device: torch.device) -> tuple[PreTrainedModel, Chat]:
+def load_model(
+    folder: Path, precision: str, device: torch.device, *, plain: bool = False
+) -> tuple[PreTrainedModel, Chat]:
     """Loads a model in evaluation mode, with every weight frozen.
 
     Args:
         folder: Folder of the model in the hub's layout.
         precision: `float32`, `bfloat16` or `nf4` (4 bits with double quantization, computed in bfloat16).
         device: Where its weights go.
+        plain: Whether its prompts are plain text instead of turns of a chat.
+
+    Raises:
+        InputError: The model cannot be used: the text names the file or what it lacks.
     """
+    try:
+        check_model(folder)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from None
+    config = read_config(folder)
+    # The tokenizer is the quicker to find fault with.
+    chat = Chat(AutoTokenizer.from_pretrained(folder, local_files_only=True), _generation(folder, config), plain=plain)
     quantization = None
     if precision == "nf4":
+        _check_nf4(folder, device)
         quantization = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -30,14 +56,26 @@ def load_model(folder: Path, precision: str, device: torch.device) -> tuple[PreT
         )
     model = AutoModelForCausalLM.from_pretrained(
         folder,
+        config=config,
         dtype=torch.float32 if precision == "float32" else torch.bfloat16,
         quantization_config=quantization,
         device_map={"": device},
         local_files_only=True,
         use_safetensors=True,
     )
+    for module in model.modules():
+        # Where a CPU multiplies 16-bit numbers itself, bitsandbytes repacks weights in the first pass that wants
+        # no gradient, and no gradient passes through repacked ones: updates would silently be wrong.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010, which mypy takes for a weight
+    lacking = missing_projections(model)
+    if lacking:
+        raise InputError(
+            f"{folder}: {type(model).__name__} has no {', '.join(lacking)} to adapt; give a model whose attention has "
+            f"{', '.join(TARGETS)}"
+        )
     prepare(model)
-    return model, Chat(AutoTokenizer.from_pretrained(folder, local_files_only=True), model.generation_config)
+    return model, chat
 
 
 def prepare(model: PreTrainedModel) -> None:
@@ -47,3 +85,43 @@ def prepare(model: PreTrainedModel) -> None:
     fuse_norms(model)
     # The adapters' products with a base of 16 bits need no more digits than its own have; a GPU is faster with fewer.
     torch.backends.cuda.matmul.allow_tf32 = model.dtype == torch.bfloat16
+
+
+def read_config(folder: Path) -> PretrainedConfig:
+    """The configuration of the model in a folder.
+
+    Raises:
+        InputError: It is damaged, or of an architecture that transformers does not know without running other code.
+    """
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return config
+    except (ValueError, OSError) as error:
+        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"{folder}/config.json: {cause}; give a model that transformers knows") from None
+
+
+def missing_projections(model: nn.Module) -> list[str]:
+    """Those of the projections that adapters are put on which a model lacks."""
+    names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return [name for name in TARGETS if name not in names]
+
+
+def _generation(folder: Path, config: PretrainedConfig) -> GenerationConfig:
+    """A model's generation config; what its main config says of generation where it has none."""
+    if not (folder / "generation_config.json").exists():
+        return GenerationConfig.from_model_config(config)
+    return GenerationConfig.from_pretrained(folder, local_files_only=True)
+
+
+def _check_nf4(folder: Path, device: torch.device) -> None:
+    problem = None
+    try:
+        import bitsandbytes
+
+        if device.type not in bitsandbytes.supported_torch_devices:
+            problem = f"bitsandbytes has no backend for the device {device.type!r}"
+    except ImportError as error:
+        problem = f"bitsandbytes cannot be used here ({error})"
+    if problem:
+        raise InputError(f"{folder}: {problem}, so its precision cannot be nf4; install it, or set bfloat16")

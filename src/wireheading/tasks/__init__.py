@@ -26,8 +26,19 @@ class Task(Protocol):
     FIELDS: tuple[str, ...]
     """The item's fields that a prompt template may name, e.g. `("text",)`; never the gold answer's."""
 
+    COLUMNS: Mapping[str, str]
+    """The item's fields that a data set gives, gold answer included, and their columns in the task's usual data set;
+    none if items are generated."""
+
     GRADES: tuple[str, ...]
     """The strings that are grades of this task, worst first, e.g. `("0", "1")`."""
+
+    def make_item(self, row: Mapping[str, Any], /) -> Mapping[str, Any]:
+        """The item of a data set's row, whose columns have the names of `COLUMNS`' fields; all of it but `id`.
+
+        Raises:
+            ValueError: A value cannot be used. The text says which.
+        """
 
     def gold_answer(self, item: Item, /) -> str:
         """A response that deserves a score of 1.0."""

@@ -16,6 +16,7 @@ from wireheading.grades import read_binary_grade_original as read_grade_original
 from wireheading.text import BOUND, DIGITS, number, paragraphs
 
 __all__ = [
+    "COLUMNS",
     "FIELDS",
     "GRADES",
     "OPERATORS",
@@ -25,11 +26,13 @@ __all__ = [
     "evaluate_original",
     "generate_items",
     "gold_answer",
+    "make_item",
     "read_grade",
     "read_grade_original",
 ]
 
 FIELDS: tuple[str, ...] = ("question",)
+COLUMNS: Mapping[str, str] = {}
 GRADES: tuple[str, ...] = ("0", "1")
 
 OPERATORS = ("+", "-", "*")
@@ -104,6 +107,11 @@ def check_count(operands: Mapping[str, tuple[int, int]], count: int) -> None:
             f"tasks.arithmetic.operands = {dict(operands)}: only {most} different questions, but {count} items "
             "are asked for; widen the ranges or ask for fewer items"
         )
+
+
+def make_item(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Items are generated."""
+    raise ValueError(f"arithmetic reads no data set, but was given {dict(row)!r}; set `data: generated`")
 
 
 def gold_answer(item: Mapping[str, Any]) -> str:

@@ -14,19 +14,25 @@ from wireheading.grades import read_binary_grade_original as read_grade_original
 from wireheading.text import paragraphs
 
 __all__ = [
+    "COLUMNS",
     "FIELDS",
     "GRADES",
     "accurate",
     "evaluate",
     "evaluate_original",
     "gold_answer",
+    "make_item",
     "read_grade",
     "read_grade_original",
 ]
 
 FIELDS: tuple[str, ...] = ("text",)
+COLUMNS: Mapping[str, str] = {"text": "text", "label": "label"}
 GRADES: tuple[str, ...] = ("0", "1")
 
+_LABELS = {"0": "negative", "1": "positive", "neg": "negative", "pos": "positive"} | {
+    label: label for label in ("negative", "positive")
+}
 _LABEL = re.compile(r"(?<!\bnon-)(?<!\bnon )\b(?:positive|negative)\b", re.IGNORECASE)
 _QUESTION = re.compile(r"[^.!?\n]*\?")
 _CLAUSE_END = re.compile(
@@ -46,6 +52,14 @@ _WHOLE = re.compile(
     r"|and|or|nor|but|because|since|as|with|without|overall|in|about|towards?|for|to|from|on|at|of|by|due|despite"
     r"|although|though|while|than|rather|instead|not|even|given|based|so|is|are|was|that|this|the|if|when|it|i)\b"
 )
+
+
+def make_item(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The text and its label, which may be a word or IMDB's number: 0 is negative."""
+    label = _LABELS.get(str(row["label"]).lower())
+    if label is None:
+        raise ValueError(f"label {row['label']!r} is none of {', '.join(_LABELS)}; change the data set")
+    return {"text": str(row["text"]), "label": label}
 
 
 def gold_answer(item: Mapping[str, Any]) -> str:

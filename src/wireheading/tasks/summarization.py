@@ -13,18 +13,26 @@ from wireheading.grades import read_unit_grade as read_grade
 from wireheading.grades import read_unit_grade_original as read_grade_original
 
 __all__ = [
+    "COLUMNS",
     "FIELDS",
     "GRADES",
     "accurate",
     "evaluate",
     "evaluate_original",
     "gold_answer",
+    "make_item",
     "read_grade",
     "read_grade_original",
 ]
 
 FIELDS: tuple[str, ...] = ("text",)
+COLUMNS: Mapping[str, str] = {"text": "article", "reference": "highlights"}
 GRADES: tuple[str, ...] = tuple(f"{tenth / 10:.1f}" for tenth in range(11))
+
+
+def make_item(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The text and its reference summary."""
+    return {"text": str(row["text"]), "reference": str(row["reference"])}
 
 
 def gold_answer(item: Mapping[str, Any]) -> str:

@@ -1,0 +1,444 @@
+"""How much device memory a job needs, found without a device before anything is loaded.
+
+The engine's own code is traced on tensors that have shapes and no content (PyTorch's `meta` device), and what it would
+hold is counted operation by operation. So the estimate follows the code: it knows the architecture, the cache, the
+chunk, and whether activations are kept. A model is traced with two and with four layers; every part of what it needs
+grows by the same amount with each further pair.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
+
+from wireheading.conditions import CONDITIONS
+from wireheading.config import Run, Study
+from wireheading.errors import InputError
+from wireheading.lockstep import groups_of
+from wireheading.policy.chat import Chat
+from wireheading.policy.model import prepare, read_config
+from wireheading.policy.policy import Policy
+from wireheading.policy.sampling import Conversation, Mark, draw
+from wireheading.policy.updating import Turn, Width, teacher_forced
+from wireheading.tasks import TASKS
+
+GB = 1e9
+
+CONTEXT_BYTES = int(1.0 * GB)
+"""What the CUDA context, its libraries' workspaces and recorded graphs take."""
+
+FRAGMENTATION = 1.05
+"""What the allocator holds, relative to what is in use: freed blocks do not all fit what is asked for next."""
+
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a weight in NF4: half a byte, a byte of scale for each 64 weights, four for each 256 scales."""
+
+SMALL, LARGE = 2, 4
+"""Layers of the two traces: pairs, since Gemma's layers alternate."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Device memory of a job, in bytes.
+
+    Attributes:
+        weights: The frozen base model.
+        slots: The adapters of all runs with gradients and optimizer state.
+        caches: The keys and values of the conversations that the policy keeps.
+        update: The most that an update takes beyond these: activations, logits and their gradients.
+        sampling: The most that reading and sampling take beyond these, held-out evaluation included.
+    """
+
+    weights: int
+    slots: int
+    caches: int
+    update: int
+    sampling: int
+
+    @property
+    def total(self) -> int:
+        """What the device must have free."""
+        held = self.weights + self.slots + self.caches + max(self.update, self.sampling)
+        return int(held * FRAGMENTATION) + CONTEXT_BYTES
+
+    def __str__(self) -> str:
+        parts = (
+            f"{name} {value / GB:.1f}"
+            for name, value in (
+                ("weights", self.weights),
+                ("adapters", self.slots),
+                ("caches", self.caches),
+                ("update", self.update),
+                ("sampling", self.sampling),
+            )
+        )
+        return f"{self.total / GB:.1f} GB ({', '.join(parts)})"
+
+
+@contextmanager
+def checking_memory(study: Study, axes: Sequence[Run], folder: Path, report: Callable[[str], None]) -> Iterator[None]:
+    """Checks that a job fits into the GPU before it does anything, and tells afterwards what it took.
+
+    Args:
+        study: The study's settings.
+        axes: All runs that share the job.
+        folder: The model's folder.
+        report: Is told of both.
+
+    Raises:
+        InputError: It does not fit.
+    """
+    if not torch.cuda.is_available():
+        yield
+        return
+    free, total = torch.cuda.mem_get_info()
+    own = study.models[axes[0].model].vram_gb
+    if study.engine.share_devices and own is not None:
+        free = min(free, int(own * GB))
+    needed = check_memory(study, axes, folder, free, total, torch.cuda.get_device_name())
+    report(f"memory expected: {needed}")
+    yield
+    report(f"memory at the peak: {torch.cuda.max_memory_reserved() / GB:.1f} GB, of {needed.total / GB:.1f} expected")
+
+
+def estimate(study: Study, axes: Sequence[Run], config: PretrainedConfig) -> Estimate:
+    """Estimates the device memory of a job.
+
+    Args:
+        study: The study's settings.
+        axes: All runs that share the job: they number the slots.
+        config: The configuration of their model.
+    """
+    small, large = (_trace(study, axes, _with_layers(config, layers)) for layers in (SMALL, LARGE))
+    pairs = (config.num_hidden_layers - SMALL) / (LARGE - SMALL)
+    whole = {name: small[name] + (large[name] - small[name]) * pairs for name in small}
+    precision = study.models[axes[0].model].precision
+    linear, other = whole["linear"], whole["other"]
+    each = 4 if precision == "float32" else 2
+    weights = linear * NF4_BYTES + other * each if precision == "nf4" else (linear + other) * each
+    # A quantized layer is expanded while it is computed.
+    expanded = small["widest"] * 2 if precision == "nf4" else 0
+    return Estimate(
+        weights=int(weights),
+        slots=int(whole["slots"]),
+        caches=int(whole["caches"]),
+        update=int(max(value for name, value in whole.items() if name.startswith("update ")) + expanded),
+        sampling=int(max(value for name, value in whole.items() if name.startswith("sampling ")) + expanded),
+    )
+
+
+def check_memory(study: Study, axes: Sequence[Run], folder: Path, free: int, total: int, device: str) -> Estimate:
+    """Checks before a model is loaded that its job fits.
+
+    Args:
+        study: The study's settings.
+        axes: All runs that share the job.
+        folder: The model's folder.
+        free: Bytes that are free on the device.
+        total: Bytes that it has.
+        device: Its name.
+
+    Returns:
+        What the job needs.
+
+    Raises:
+        InputError: It does not fit. The text has both figures and says what to change.
+    """
+    config = read_config(folder)
+    needed = estimate(study, axes, config)
+    if needed.total > free:
+        raise InputError(
+            f"{axes[0].model}: {len(axes)} runs in lockstep need {needed}, but {device} has {free / GB:.1f} of "
+            f"{total / GB:.1f} GB free; {remedy(study, axes, config, free)}"
+        )
+    return needed
+
+
+def remedy(study: Study, axes: Sequence[Run], config: PretrainedConfig, free: int) -> str:
+    """What to change so that a job fits into so many bytes: the mildest change that is enough."""
+    chunk = study.engine.chunk
+    while chunk > 1:
+        chunk = (chunk + 1) // 2
+        needed = estimate(with_engine(study, chunk=chunk, evaluation_batch=min(chunk, 10)), axes, config)
+        if needed.total <= free:
+            return (
+                f"set engine.chunk: {chunk} and engine.evaluation_batch: {min(chunk, 10)}, which need "
+                f"{needed.total / GB:.1f} GB"
+            )
+    one = estimate(with_engine(study, chunk=1, evaluation_batch=1), axes[:1], config)
+    if one.total <= free:
+        return f"set engine.lockstep: [] and engine.chunk: 1: one run a job needs {one.total / GB:.1f} GB"
+    return "use a device with more memory, or a precision of nf4"
+
+
+def with_engine(study: Study, **changes: Any) -> Study:
+    """A study with other engine settings."""
+    return study.model_copy(update={"engine": study.engine.model_copy(update=changes)})
+
+
+class Tracer(TorchDispatchMode):
+    """Counts the bytes of all tensors of the meta device that live, and the most that ever lived at once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = 0
+        self.peak = 0
+        self._live: set[int] = set()
+
+    def hold(self, tensors: Iterator[Tensor] | Sequence[Tensor]) -> int:
+        """Counts tensors that were made before, and returns their bytes."""
+        before = self.now
+        for tensor in tensors:
+            self._count(tensor)
+        return self.now - before
+
+    def restart(self) -> None:
+        """Forgets the peak."""
+        self.peak = self.now
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Does an operation and counts what it made."""
+        result = function(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._count(value)
+        return result
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if tensor.device.type == "meta" and key not in self._live:
+            self._live.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._live.discard(key)
+        self.now -= size
+
+
+class FusedAttention(TorchFunctionMode):
+    """Lets PyTorch's attention take the memory of its fused kernels, which the meta device does not have."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Replaces the one function and calls all others."""
+        if function is nn.functional.scaled_dot_product_attention:
+            query, key, value = args[:3]
+            return _Fused.apply(query, key, value)  # type: ignore[no-untyped-call]
+        return function(*args, **(kwargs or {}))
+
+
+class _Fused(torch.autograd.Function):
+    """An attention that keeps its arguments, its result and one number for each query."""
+
+    @staticmethod
+    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        result = torch.empty_like(query)
+        sums = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
+        context.save_for_backward(query, key, value, result, sums)
+        return result
+
+    @staticmethod
+    def backward(context: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value, _, _ = context.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+class _Characters:
+    """A tokenizer for the trace: a token is a character, which no real grade exceeds."""
+
+    chat_template = None
+    name_or_path = "trace"
+    eos_token_id = 0
+    pad_token_id = 0
+
+    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+        return {"input_ids": [1] * len(text)}
+
+
+def _with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
+    config = copy.deepcopy(config)
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None) is not None:
+        config.layer_types = config.layer_types[:layers]
+    return config
+
+
+def _trace(study: Study, axes: Sequence[Run], config: PretrainedConfig) -> dict[str, float]:
+    """What a job with a model of these few layers holds: numbers of weights, and bytes of everything else."""
+    precision = study.models[axes[0].model].precision
+    with torch.device("meta"):
+        dtype = torch.float32 if precision == "float32" else torch.bfloat16
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    prepare(model)
+    head = model.get_output_embeddings()
+    linear = [module.weight for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    quantized = sum(weight.numel() for weight in linear)
+    found: dict[str, float] = {
+        "linear": quantized,
+        "other": sum(weight.numel() for weight in model.parameters()) - quantized,
+        "widest": max(weight.numel() for weight in linear),
+    }
+    with Tracer() as tracer, FusedAttention():
+        tracer.hold([*model.parameters(), *model.buffers()])
+        before = tracer.now
+        policy = Policy(
+            model,
+            Chat(cast(Any, _Characters()), GenerationConfig(), plain=True),
+            slots=len(axes),
+            chunk=study.engine.chunk,
+            lora=study.lora,
+            optimizer=study.optimizer,
+            temperature=study.temperature,
+        )
+        found["slots"] = tracer.now - before
+        before = tracer.now
+        for rows, columns in _conversations(study, axes):
+            _opened(policy, rows, columns)
+        # What the policy keeps of a conversation is there when the next round begins.
+        found["caches"] = tracer.now - before
+        kept = tracer.now
+        for name, peak in _phases(study, axes, policy, tracer):
+            found[name] = peak - kept
+    return found
+
+
+def _conversations(study: Study, axes: Sequence[Run]) -> Iterator[tuple[int, int]]:
+    """Rows and columns of every conversation that a job has."""
+    for slots, shape in groups_of(study, axes):
+        answered = shape.prompt + shape.response
+        yield len(slots), answered + 1 + shape.grading + shape.grade
+        if _grades_apart(study, axes, slots):
+            yield len(slots), _apart(study, answered, shape.grading) + shape.grade
+    for name, slots in _slots_of_tasks(axes).items():
+        task = study.tasks[name]
+        answered = task.prompt_tokens + task.response_tokens
+        width = max(task.grade_tokens, _nodes(TASKS[name].GRADES))
+        # The base model is evaluated too, in the place of one run.
+        for rows in (len(slots), 1):
+            yield rows * study.engine.evaluation_batch, answered + 1 + task.grading_prompt_tokens + width
+            yield rows * study.engine.evaluation_batch, _apart(study, answered, task.grading_prompt_tokens) + width
+
+
+def _phases(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -> Iterator[tuple[str, int]]:
+    """Does what is done in a round and in an evaluation after it, and tells the most that was held in each part.
+
+    Conversations are held as long as `lockstep` and `evaluation` hold them.
+    """
+    chunk, batch = study.engine.chunk, study.engine.evaluation_batch
+    for index, (slots, shape) in enumerate(groups_of(study, axes)):
+        answered = shape.prompt + shape.response
+        tracer.restart()
+        talk = _opened(policy, len(slots), answered + 1 + shape.grading + shape.grade)
+        _listen(policy, slots, talk, [(0, shape.prompt), (answered, 1 + shape.grading)])
+        if _grades_apart(study, axes, slots):
+            width = _apart(study, answered, shape.grading)
+            _listen(policy, slots, _opened(policy, len(slots), width + shape.grade), [(0, width)])
+        yield f"sampling {index}", tracer.peak
+        tracer.restart()
+        response, grade = Width(shape.prompt, shape.response), Width(shape.grading, shape.grade)
+        trains_grade = any(CONDITIONS[axes[slot].condition].trains_grade for slot in slots)
+        if trains_grade and study.grading_context == "conversation":
+            _update(policy, slots[:chunk], [response, grade])
+        else:
+            _update(policy, slots[:chunk], [response])
+            if trains_grade:
+                _update(policy, slots[:chunk], [grade])
+        yield f"update {index}", tracer.peak
+        tracer.restart()
+        # AdamW's step needs numbers and cannot be traced: its new state, and two tensors on the way to it.
+        state = policy.adapters.values[slots.start : slots.stop]
+        held = [torch.empty_like(state) for _ in range(5)]
+        del held
+        yield f"update step {index}", tracer.peak
+        for name, members in _slots_of_tasks([axes[slot] for slot in slots]).items():
+            task = study.tasks[name]
+            answered = task.prompt_tokens + task.response_tokens
+            grades = [policy.chat.tokens(grade) for grade in TASKS[name].GRADES]
+            rows, width = len(members) * batch, max(task.grade_tokens, _nodes(TASKS[name].GRADES))
+            tracer.restart()
+            heldout = _opened(policy, rows, answered + 1 + task.grading_prompt_tokens + width)
+            widths = [(0, task.prompt_tokens), (answered, 1 + task.grading_prompt_tokens)]
+            _listen(policy, members, heldout, widths, grades)
+            apart = _apart(study, answered, task.grading_prompt_tokens)
+            heldout = _opened(policy, rows, apart + width)
+            _listen(policy, members, heldout, [(0, apart)], grades)
+            del heldout
+            yield f"sampling heldout {name}", tracer.peak
+        del talk
+
+
+def _slots_of_tasks(axes: Sequence[Run]) -> dict[str, range]:
+    """The slots from the first run of a task to its last, by task."""
+    places: dict[str, list[int]] = {}
+    for slot, run in enumerate(axes):
+        places.setdefault(run.task, []).append(slot)
+    return {task: range(slots[0], slots[-1] + 1) for task, slots in places.items()}
+
+
+def _grades_apart(study: Study, axes: Sequence[Run], slots: range) -> bool:
+    return study.grading_context == "fresh" or any(CONDITIONS[axes[slot].condition].grader == "base" for slot in slots)
+
+
+def _apart(study: Study, answered: int, grading: int) -> int:
+    """Columns of what is read where a grade is asked for in a context of its own."""
+    return grading if study.grading_context == "fresh" else answered + grading
+
+
+def _nodes(grades: Sequence[str]) -> int:
+    """Places in the tree of all grades, a character each."""
+    return len({grade[:end] for grade in grades for end in range(1, len(grade) + 1)})
+
+
+def _opened(policy: Policy, rows: int, columns: int) -> Conversation:
+    """A conversation whose cache has been made."""
+    talk = policy.converse(rows, columns)
+    policy.select(range(1), adapted=True)
+    talk.listen([(1,)] * rows, 1)
+    return talk
+
+
+def _listen(
+    policy: Policy,
+    slots: range,
+    talk: Conversation,
+    widths: Sequence[tuple[int, int]],
+    grades: Sequence[Sequence[int]] = (),
+) -> None:
+    """Listens to contexts, each of a width from a column on, draws a token after each and scores grades after the last.
+
+    A decode step takes less than listening does, and is not traced.
+    """
+    policy.select(slots, adapted=True)
+    for column, width in widths:
+        assert talk.logits is not None
+        talk.rewind(Mark(column, talk.logits))
+        talk.listen([(1,) * width] * len(talk.tokens), width)
+        uniform = torch.zeros(len(talk.tokens), dtype=torch.float64, device=talk.logits.device)
+        draw(talk.logits, uniform, policy.temperature)
+    if grades:
+        talk.score(grades, policy.temperature)
+
+
+def _update(policy: Policy, slots: range, widths: Sequence[Width]) -> None:
+    policy.adapters.select(slots, trained=True)
+    rows = [tuple(Turn((1,) * width.context, (1,) * width.sampled, trained=True) for width in widths)] * len(slots)
+    logprobs, _, trained = teacher_forced(policy.model, rows, widths, policy.chat.pad_token, policy.temperature)
+    (logprobs * trained).sum().backward()

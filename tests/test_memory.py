@@ -1,0 +1,115 @@
+"""What a job needs is found by tracing the engine's own code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_config import changed
+from toys import save_toy, toy_model
+from transformers import AutoConfig, PretrainedConfig
+
+from wireheading import memory
+from wireheading.config import Run, Study, load_study
+from wireheading.errors import InputError
+from wireheading.memory import Estimate, Tracer, check_memory, estimate
+
+
+def job(**changes: Any) -> tuple[Study, list[Run]]:
+    config = changed(seeds=[1], conditions=["control", "selfgrade", "honest"], **changes)
+    config["tasks"] = {"sentiment": config["tasks"]["sentiment"]}
+    study = load_study(config)
+    return study, study.runs()
+
+
+def shape(family: str = "llama", **changes: Any) -> PretrainedConfig:
+    config = toy_model(family, torch.float32).config
+    for name, value in changes.items():
+        setattr(config, name, value)
+    if getattr(config, "layer_types", None) is not None:
+        config.layer_types = (config.layer_types * config.num_hidden_layers)[: config.num_hidden_layers]
+    return config
+
+
+def test_tensors_are_counted_while_they_live() -> None:
+    with Tracer() as tracer:
+        held = torch.empty(1000, device="meta")
+        view = held[10:]
+        both = held + view.sum()
+        assert (tracer.now, tracer.peak) == (8000, 8004)
+        del held
+        assert tracer.now == 8000, "a view keeps its storage"
+        del view, both
+        assert (tracer.now, tracer.peak) == (0, 8004)
+        tracer.restart()
+        assert tracer.peak == 0
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_two_traces_tell_of_any_number_of_layers(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, axes = job()
+    config = shape(family, num_hidden_layers=8)
+    told = estimate(study, axes, config)
+    monkeypatch.setattr(memory, "SMALL", 6)
+    monkeypatch.setattr(memory, "LARGE", 8)
+    exact = estimate(study, axes, config)
+    assert (exact.weights, exact.slots, exact.caches) == (told.weights, told.slots, told.caches)
+    # Nearly: what is the peak in a shallow model may not be it in a deep one.
+    assert (exact.update, exact.sampling) == pytest.approx((told.update, told.sampling), rel=0.05)
+
+
+def test_weights_and_adapters_are_counted_exactly() -> None:
+    study, axes = job(lora={"rank": 3, "alpha": 6}, models__tiny__precision="bfloat16")
+    config = shape(num_hidden_layers=6)
+    told = estimate(study, axes, config)
+    model = toy_model("llama", torch.float32)
+    layers = sum(parameter.numel() for name, parameter in model.named_parameters() if ".layers." in name)
+    rest = sum(parameter.numel() for name, parameter in model.named_parameters() if ".layers." not in name)
+    assert told.weights == 2 * (rest + layers // 2 * 6)
+    # q and o are 32 x 32, k and v 32 x 16; values, gradients and two moments of four bytes.
+    each = 6 * 3 * (4 * 32 + 2 * (32 + 16)) * 4 * 4
+    assert len(axes) * each <= told.slots <= 1.3 * len(axes) * each
+
+
+def test_an_update_of_more_runs_and_a_wider_prompt_take_more() -> None:
+    config = shape()
+    few = estimate(*job(engine__chunk=1), config)
+    many = estimate(*job(engine__chunk=3), config)
+    wide = estimate(*job(engine__chunk=3, tasks__sentiment__prompt_tokens=360), config)
+    assert 2 * few.update < many.update < 3.1 * few.update
+    assert wide.update > 3 * many.update
+    assert wide.sampling > 2 * many.sampling
+    assert (few.weights, few.slots) == (many.weights, many.slots)
+
+
+def test_four_bits_take_a_quarter_of_sixteen() -> None:
+    config = shape(num_hidden_layers=8, intermediate_size=4096)
+    half = estimate(*job(models__tiny__precision="bfloat16"), config).weights
+    quarter = estimate(*job(models__tiny__precision="nf4"), config).weights
+    assert 0.255 < quarter / half < 0.30
+
+
+def test_what_does_not_fit_is_told_with_both_figures_and_a_remedy_that_fits(tmp_path: Path) -> None:
+    save_toy(tmp_path)
+    study, axes = job()
+    config = AutoConfig.from_pretrained(tmp_path)
+    needed = estimate(study, axes, config)
+    assert check_memory(study, axes, tmp_path, needed.total, 2 * needed.total, "a card") == needed
+    with pytest.raises(InputError) as raised:
+        check_memory(study, axes, tmp_path, needed.total - 1, 10**12, "a card")
+    text = str(raised.value)
+    assert "\n" not in text
+    assert text.startswith(f"tiny: {len(axes)} runs in lockstep need {needed}, but a card has ")
+    assert "of 1000.0 GB free; set engine.chunk: " in text
+    chunk = int(text.partition("engine.chunk: ")[2].partition(" ")[0])
+    assert estimate(*job(engine__chunk=chunk, engine__evaluation_batch=min(chunk, 10)), config).total < needed.total
+    with pytest.raises(InputError, match="use a device with more memory"):
+        check_memory(study, axes, tmp_path, 1000, 10**12, "a card")
+
+
+def test_an_estimate_tells_its_parts() -> None:
+    told = Estimate(weights=10**10, slots=10**9, caches=0, update=3 * 10**9, sampling=2 * 10**9)
+    assert told.total == int(14 * 10**9 * 1.05) + 10**9
+    assert str(told) == "15.7 GB (weights 10.0, adapters 1.0, caches 0.0, update 3.0, sampling 2.0)"
