@@ -28,6 +28,7 @@ import torch
 import transformers
 import yaml
 from baselines import Generate, OneRun, TokenByToken
+from quantized import quantized_llama
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -72,6 +73,16 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 32,
         "num_key_value_heads": 8,
         "vocab_size": 32768,
+        "tie_word_embeddings": False,
+    },
+    "llama-70b-nf4": {
+        "architecture": "llama-nf4",
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
         "tie_word_embeddings": False,
     },
     "gemma-2-9b": {
@@ -133,6 +144,7 @@ CASES = {
         *(Case("engine", "llama-8b", slots, 3) for slots in (1, 9, 27, 36, 54)),
         Case("engine", "llama-8b", 36, 2, graphs=False),
     ],
+    "llama-70b-nf4": [Case("engine", "llama-70b-nf4", slots, 2) for slots in (1, 9)],
     "mistral-7b": [Case("original", "mistral-7b", 1, 2), Case("engine", "mistral-7b", 36, 3)],
     "gemma-2-9b": [Case("original", "gemma-2-9b", 1, 2), Case("engine", "gemma-2-9b", 36, 3)],
 }
@@ -277,9 +289,13 @@ def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Stu
     torch.manual_seed(0)
     with device:
         shape = dict(SHAPES[case.model])
-        config_class = {"llama": LlamaConfig, "gemma2": Gemma2Config}[shape.pop("architecture", "llama")]
+        architecture = shape.pop("architecture", "llama")
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        model = AutoModelForCausalLM.from_config(config_class(**shape), dtype=dtype)
+        if architecture == "llama-nf4":
+            model = quantized_llama(LlamaConfig(**shape), device)
+        else:
+            config_class = {"llama": LlamaConfig, "gemma2": Gemma2Config}[architecture]
+            model = AutoModelForCausalLM.from_config(config_class(**shape), dtype=dtype)
     prepare(model)
     chat = Chat(AutoTokenizer.from_pretrained(DEMO_MODEL), GenerationConfig())
     chat.stop_tokens = frozenset([SHAPES[case.model]["vocab_size"]])

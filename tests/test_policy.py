@@ -260,3 +260,29 @@ def test_scores_of_texts_are_products_of_their_tokens_probabilities(family: str)
             for place, token in enumerate(text):
                 expected = expected * probabilities[place, token]
             assert score == pytest.approx(expected.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_computing_activations_again_changes_no_bit(family: str) -> None:
+    rng = np.random.default_rng(0)
+    rows = [some_turns(rng) for _ in range(3)]
+    kept, again = (
+        Policy(
+            toy_model(family),
+            toy_chat(),
+            slots=3,
+            chunk=2,
+            lora=LoraConfig(rank=2, alpha=8),
+            optimizer=OptimizerConfig(lr=1e-2),
+            temperature=0.8,
+            activation_checkpointing=flag,
+        )
+        for flag in (False, True)
+    )
+    for policy in (kept, again):
+        for slot in range(3):
+            policy.adapters.initialise(slot, slot)
+    for _ in range(2):
+        steps = [policy.update(range(3), [(WIDTHS, rows)], [1.0, -0.5, 0.2]) for policy in (kept, again)]
+        assert steps[0] == steps[1]
+    assert torch.equal(kept.adapters.values, again.adapters.values)

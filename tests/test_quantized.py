@@ -29,11 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def quantized(model: PreTrainedModel) -> dict[str, Any]:
     """How each quantized weight is to be read, by its name."""
-    return {
-        name: weight.quant_state
-        for name, weight in model.named_parameters()
-        if hasattr(weight, "quant_state")
-    }
+    return {name: weight.quant_state for name, weight in model.named_parameters() if hasattr(weight, "quant_state")}
 
 
 def make_policy(model: PreTrainedModel, chat: Chat) -> Policy:

@@ -80,6 +80,8 @@ class ModelConfig(Section):
     vram_gb: float | None = Field(None, gt=0)
     """Device memory that a job on it takes, in GB, as schedulers and shared devices are told; `benchmarks/memory.py`
     computes it. Before a model is loaded, what the job takes is computed anew and checked in any case."""
+    activation_checkpointing: Flag = False
+    """Whether an update computes activations again instead of keeping them: slower by a third, in far less memory."""
     enabled: Flag = True
     """Whether the study runs this model."""
     note: str = ""

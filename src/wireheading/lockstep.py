@@ -180,6 +180,7 @@ def _advance(
         lora=study.lora,
         optimizer=study.optimizer,
         temperature=study.temperature,
+        activation_checkpointing=study.models[axes[0].model].activation_checkpointing,
     )
     tasks = dict.fromkeys(run.task for run in missing)
     items = {task: Items.read(data_folders[task]) for task in tasks}

@@ -307,6 +307,7 @@ def _trace(study: Study, axes: Sequence[Run], config: PretrainedConfig) -> dict[
             lora=study.lora,
             optimizer=study.optimizer,
             temperature=study.temperature,
+            activation_checkpointing=study.models[axes[0].model].activation_checkpointing,
         )
         found["slots"] = tracer.now - before
         before = tracer.now

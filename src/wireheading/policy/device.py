@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 
@@ -15,6 +17,8 @@ def prepare_device(threads: int) -> torch.device:
         The GPU where there is one, else the CPU.
     """
     torch.set_num_threads(threads)
+    # With a workspace of fixed size, cuBLAS computes in the same way each time; it reads this when it is first used.
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True)
     # Every operation used here writes all of its result; filling the memory first would cost a twentieth of an update.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from wireheading.config import LoraConfig, OptimizerConfig
 from wireheading.policy.chat import Chat
 from wireheading.policy.lora import Adapters
+from wireheading.policy.recomputing import checkpoint_activations
 from wireheading.policy.sampling import Conversation, Sampled
 from wireheading.policy.updating import Step, Turn, Width, accumulate, adamw
 
@@ -31,6 +32,7 @@ class Policy:
         lora: LoraConfig,
         optimizer: OptimizerConfig,
         temperature: float,
+        activation_checkpointing: bool = False,
     ):
         """Adds adapters to a model.
 
@@ -42,7 +44,10 @@ class Policy:
             lora: Shape and scale of the adapters.
             optimizer: How they are updated.
             temperature: Divides the logits, in sampling and in updating alike.
+            activation_checkpointing: Whether an update keeps less memory and computes longer.
         """
+        if activation_checkpointing:
+            checkpoint_activations(model)
         self.model = model
         self.chat = chat
         self.adapters = Adapters(model, lora, slots)
