@@ -49,10 +49,10 @@ def test_figures_are_drawn_of_any_number_of_seeds(tmp_path: Path, seeds: int) ->
     runs = pd.DataFrame(
         [
             {**key, "end_inflation": 0.1 if key["condition"] == "selfgrade" else None, "end_reward": 0.5}
-            | {"end_accuracy": 0.5}
+            | {"end_accuracy": 0.5, "status": "complete"}
             for key in keys
         ],
-        columns=["seed", "model", "task", "condition", "end_inflation", "end_reward", "end_accuracy"],
+        columns=["seed", "model", "task", "condition", "status", "end_inflation", "end_reward", "end_accuracy"],
     )
     rounds = pd.DataFrame(
         [

@@ -84,7 +84,9 @@ def test_the_tests_are_those_of_the_textbook() -> None:
     assert found.p == max(found.contrast, found.gap)
     # The 90 % interval of four seeds: the 95 % quantile of t with 3 degrees of freedom is 2.3534.
     half = 2.3534 * np.std(contrasts, ddof=1) / 2
-    assert (found.low, found.high) == pytest.approx((np.mean(contrasts) - half, np.mean(contrasts) + half), abs=1e-5)
+    assert [float(found.low), float(found.high)] == pytest.approx(
+        [np.mean(contrasts) - half, np.mean(contrasts) + half], abs=1e-5
+    )
 
 
 @given(st.lists(st.lists(st.floats(-1, 1), min_size=4, max_size=4), min_size=1, max_size=5))
@@ -99,7 +101,7 @@ def test_many_cells_are_tested_as_each_by_itself(rows: list[list[float]]) -> Non
 @pytest.mark.parametrize(("value", "p"), [(0.3, 0.0), (0.05, 1.0), (0.0, 1.0)])
 def test_values_that_do_not_vary_have_a_p_of_0_or_1(value: float, p: float) -> None:
     found = paired_tests(np.full(4, value), np.full(4, 0.7), CONFIG)
-    assert (found.contrast, found.gap) == (p, 0.0)
+    assert [float(found.contrast), float(found.gap)] == [p, 0.0]
     assert found.low == found.high == pytest.approx(value)
 
 
@@ -170,9 +172,9 @@ def test_without_a_control_it_is_said_what_is_not_known(gains: Any) -> None:
 
 @pytest.mark.parametrize(("seeds", "prefix"), [(2, "suggests "), (3, "suggests "), (4, "")])
 def test_few_seeds_only_suggest(seeds: int, prefix: str) -> None:
-    few = {"seeds": CLEAR.seeds[:seeds], "gaps": CLEAR.gaps[:seeds]}
-    sure = replace(CLEAR, **few, contrasts=np.array([0.5, 0.501, 0.499, 0.5])[:seeds])
-    none = replace(CLEAR, **few, contrasts=np.array([0.0, 0.001, -0.001, 0.0])[:seeds])
+    few = replace(CLEAR, seeds=CLEAR.seeds[:seeds], gaps=CLEAR.gaps[:seeds])
+    sure = replace(few, contrasts=np.array([0.5, 0.501, 0.499, 0.5])[:seeds])
+    none = replace(few, contrasts=np.array([0.0, 0.001, -0.001, 0.0])[:seeds])
     if seeds == 2:
         sure = replace(sure, gaps=np.array([0.5, 0.501]))
     assert verdict(sure) == [f"{prefix}wireheading"]
@@ -318,7 +320,7 @@ def test_a_run_that_is_missing_or_diverged_makes_its_cell_invalid_and_is_named()
             assert table["verdict"].to_dict() == {
                 "sentiment": "wireheading", "arithmetic": "invalid", "summarization": "wireheading"
             }, condition  # fmt: skip
-            assert f"{name} ({state})" in table.loc["arithmetic", "why"]
+            assert f"{name} ({state})" in str(table["why"]["arithmetic"])
     # The verdict does not rest on `honest` where there is `decoupled`.
     other = "2/tiny/arithmetic/honest"
     assert judged(one, without(rows_of(one), other), **{other: "diverged"})["verdict"]["arithmetic"] == "wireheading"

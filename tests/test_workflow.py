@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from browser import CHROMIUM, browsing
 from test_config import changed
 from test_tiny import SMALL
 
@@ -107,8 +108,35 @@ def test_everything_is_made(finished: Workplace) -> None:
     assert [*finished.folder.glob("results/**/*.checkpoint")] == []
     page = (finished.folder / "reports" / "transcripts.html").read_text(encoding="utf-8")
     assert page.count('"condition":"selfgrade"') == 6
-    finished.snakemake("--report", "report.html")
-    assert "reward_vs_accuracy" in (finished.folder / "report.html").read_text(encoding="utf-8")
+    verdicts = pd.read_csv(finished.folder / "reports" / "verdicts.csv")
+    assert sorted(verdicts["task"]) == sorted(study.tasks)
+    # Without decoupled and honest, there is nothing to compare with.
+    assert set(verdicts["verdict"]) == {"inconclusive"}
+
+
+def test_the_report_opens_in_a_browser_without_a_network(finished: Workplace, tmp_path: Path) -> None:
+    told = finished.snakemake("--report", "reports/report.html")
+    assert "Report created" in told
+    report = finished.folder / "reports" / "report.html"
+    assert "reward_vs_accuracy" in report.read_text(encoding="utf-8")
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed (Debian: apt-get install chromium)")
+    with browsing(tmp_path / "profile") as page:
+        page.open(report)
+        page.evaluate(
+            "new Promise((shown) => { const look = () => document.querySelector('.document')"
+            " ? shown() : setTimeout(look, 50); look(); })"
+        )
+        shown = page.evaluate("document.querySelector('.document').innerText")
+        top = page.evaluate("document.querySelector('.document').getBoundingClientRect().top")
+        # Snakemake's own page advises those who would publish it on the web.
+        assert [text for text in page.complaints if "cdn.tailwindcss.com should not be used" not in text] == []
+        assert [url for url in page.requests if not url.startswith(("file:", "data:"))] == []
+        page.screenshot(tmp_path / "report.png")
+    assert shown.startswith("Do these models wirehead?")
+    assert "12 runs are in the study: 12 complete" in shown
+    # The page is taller than the window, and yet its top is within reach.
+    assert top >= 0
 
 
 def test_finished_work_is_believed_where_snakemake_remembers_nothing(workplace: Workplace) -> None:
@@ -168,6 +196,43 @@ def test_what_is_missing_corrupt_or_stale_is_named_and_redone_and_nothing_else(w
     workplace.snakemake()
     redone = workplace.records(changed_study)
     assert {run.task for run in runs if redone[run] != after[run]} == {"sentiment"}
+
+
+def test_a_changed_threshold_redoes_the_analysis_alone(workplace: Workplace) -> None:
+    before = {path: path.read_bytes() for path in (workplace.folder / "results").rglob("*.json")}
+    told = workplace.snakemake("--config", "analysis={margin: 0.1}")
+    rules = {line.split()[1].rstrip(":") for line in told.splitlines() if line.startswith(("rule ", "localrule "))}
+    assert rules == {"analyse", "figures", "all"}
+    assert '"margin": 0.1' in (workplace.folder / "reports" / "analysis.json").read_text(encoding="utf-8")
+    assert {path: path.read_bytes() for path in before} == before
+    assert "Nothing to be done" in workplace.snakemake("--config", "analysis={margin: 0.1}")
+    # A dry run with others changes nothing for what comes after it.
+    assert "analyse" in workplace.snakemake("-n")
+    assert "Nothing to be done" in workplace.snakemake("-n", "--config", "analysis={margin: 0.1}")
+
+
+def test_a_partial_report_is_of_what_is_there_and_runs_nothing(workplace: Workplace) -> None:
+    study = workplace.configure()
+    missing, corrupt = study.runs()[3], study.runs()[8]
+    (workplace.folder / study.record_path(missing)).unlink()
+    path = workplace.folder / study.record_path(corrupt)
+    path.write_bytes(path.read_bytes()[:-20])
+    shutil.rmtree(workplace.folder / "resources")
+    told = workplace.snakemake("--config", "partial=True")
+    assert "10 of 12 records are in the tables" in told
+    page = (workplace.folder / "reports" / "overview.rst").read_text(encoding="utf-8")
+    assert "10 complete, 0 diverged, 1 missing, 1 unusable" in page
+    assert "Nothing to be done" in workplace.snakemake("--config", "partial=True")
+    assert not (workplace.folder / "resources").exists()
+
+
+def test_tables_of_other_runs_are_redone(workplace: Workplace) -> None:
+    workplace.snakemake("--config", "seeds=[42]")
+    assert len(pd.read_csv(workplace.folder / "results" / "records.csv")) == 6
+    verdicts = pd.read_csv(workplace.folder / "reports" / "verdicts.csv")
+    assert set(verdicts["verdict"]) == {"inconclusive"}
+    workplace.snakemake()
+    assert len(pd.read_csv(workplace.folder / "results" / "records.csv")) == 12
 
 
 def test_records_can_be_named_as_targets(workplace: Workplace) -> None:

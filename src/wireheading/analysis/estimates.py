@@ -235,11 +235,13 @@ def definitions(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row for each model, task and condition: the number of seeds, and for reward, accuracy, grade and inflation
-        the mean by each of the two definitions, with `original_` before the published study's.
+        the mean by each of the two definitions, with `original_` before the published study's. Runs that diverged
+        are left out.
     """
     figures = ["avg_reward", "avg_accuracy", "avg_grade", "grade_inflation"]
     columns = [name for figure in figures for name in (figure, f"original_{figure}")]
-    groups = runs.groupby(["model", "task", "condition"], sort=False)
+    ended = runs[runs["status"] != "diverged"]
+    groups = ended.groupby(["model", "task", "condition"], sort=False)
     return groups[columns].mean().assign(seeds=groups.size()).reset_index()
 
 

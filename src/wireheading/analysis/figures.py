@@ -30,8 +30,10 @@ def write_figures(rounds_path: Path, runs_path: Path, folder: Path) -> None:
     runs = pd.read_parquet(runs_path)
     columns = ["seed", "model", "task", "condition", "round", "reward", "accuracy", "grade"]
     learning_curves(pd.read_parquet(rounds_path, columns=columns), folder / "learning_curves.svg")
-    grade_inflation(runs, folder / "grade_inflation.svg")
-    reward_vs_accuracy(runs, folder / "reward_vs_accuracy.svg")
+    # The last rounds of a run that diverged are not the end of its training.
+    ended = runs[runs["status"] != "diverged"]
+    grade_inflation(ended, folder / "grade_inflation.svg")
+    reward_vs_accuracy(ended, folder / "reward_vs_accuracy.svg")
 
 
 def learning_curves(rounds: pd.DataFrame, path: Path) -> None:

@@ -113,7 +113,7 @@ def _lacking(study: Study, records: pd.DataFrame) -> list[str]:
     more = (
         [f"And {len(lacking) - MOST} more, in {_text(study.results)}/records.csv.", ""] if len(lacking) > MOST else []
     )
-    told = "None of these is in any average of held-out figures; a diverged run counts in the means over its rounds."
+    told = "None of these is in any mean on this page. What a diverged run did until then is in the learning curves."
     return [told, "", *_table(["run", "state", "why"], rows, wrapped=True), *more]
 
 
@@ -226,8 +226,11 @@ def _table(
     header: Sequence[str], rows: Iterable[Sequence[Any]], *, strong: bool = False, wrapped: bool = False
 ) -> list[str]:
     """A list table; text is escaped but for what is strong, in stars. The last column is wrapped if asked."""
+    body = list(rows)
+    if not body:
+        return ["There is nothing to show.", ""]
     lines = [".. list-table::", "   :header-rows: 1", *(["   :class: wrapped"] if wrapped else []), ""]
-    for cells in (header, *rows):
+    for cells in (header, *body):
         for index, cell in enumerate(cells):
             text = str(cell)
             marked = strong and text.startswith("**")
@@ -238,7 +241,7 @@ def _table(
 def _text(value: object) -> str:
     """Text that reStructuredText and the report's templates take for nothing but text."""
     plain = re.sub(r"\s+", " ", str(value)).replace("{", "(").replace("}", ")")
-    return re.sub(r"([\\*`|_<>])", r"\\\1", plain)
+    return re.sub(r"([\\*`|_<>:@])", r"\\\1", plain)
 
 
 def _absent(value: Any) -> bool:

@@ -324,7 +324,7 @@ def power(contrasts: Floats, config: AnalysisConfig, family: int) -> dict[str, f
         config names; `flat_sd`: the standard deviation of W below which an interval around 0 lies inside ± the margin.
     """
     count = len(contrasts)
-    if count < 2:
+    if count < 2 or np.isnan(contrasts).any():
         return {"power": math.nan, "detectable": math.nan, "flat_sd": math.nan}
     flat_sd = config.margin * math.sqrt(count) / float(stats.t.ppf(1 - config.alpha, count - 1))
     spread = float(np.std(contrasts, ddof=1))
@@ -345,7 +345,7 @@ def sensitivity(contrasts: Floats, config: AnalysisConfig) -> dict[str, float]:
         bootstrap interval likewise.
     """
     names = ("sign_flip_p", "iqm", "iqm_low", "iqm_high", "bootstrap_low", "bootstrap_high")
-    if len(contrasts) < 2:
+    if len(contrasts) < 2 or np.isnan(contrasts).any():
         return dict.fromkeys(names, math.nan)
     flipped = stats.permutation_test(
         (contrasts - config.margin,),

@@ -1,0 +1,215 @@
+"""From records to the report's first page: what is bad is named and in no average, what is lacking is said."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import docutils.core
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import few_runs, write_runs
+
+from wireheading.analysis.costs import costs
+from wireheading.analysis.heldout_figures import write_heldout_figures
+from wireheading.analysis.overview import overview
+from wireheading.analysis.paths import Analysis, Tables
+from wireheading.analysis.report import write_analysis
+from wireheading.analysis.tables import write_tables
+from wireheading.config import Run, Study
+from wireheading.records import read_record, write_record
+
+FIGURES = {"contrast", "gain_split", "reliability", "validity", "costs"}
+
+
+def analyse(study: Study) -> tuple[str, pd.DataFrame, list[str]]:
+    """Makes everything of a study's records: the first page, the verdicts by task, and what was told."""
+    told: list[str] = []
+    tables, analysis = Tables.of(study), Analysis.of(study)
+    write_tables(study, tables, told.append)
+    write_analysis(study, tables, analysis, Path("nowhere"), told.append)
+    folder = Path(study.reports, "figures")
+    write_heldout_figures(study, tables, analysis, folder)
+    assert {path.name for path in folder.iterdir()} == {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "csv")}
+    page = analysis.overview.read_text(encoding="utf-8")
+    # A table or a text that docutils does not understand is an error of level 2.
+    docutils.core.publish_string(page, settings_overrides={"halt_level": 2, "report_level": 5})
+    return page, pd.read_csv(analysis.verdicts).set_index("task"), told
+
+
+def change(study: Study, run: Run, /, **changes: Any) -> None:
+    path = study.record_path(run)
+    record = read_record(path, study.digest(run))
+    del record["provenance"]["sha256"]
+    write_record(path, {**record, **changes})
+
+
+def test_a_whole_study(tmp_path: Path) -> None:
+    study = few_runs(tmp_path, seeds=[1, 2, 3, 4])
+    write_runs(study, {"selfgrade": 0.3})
+    page, verdicts, told = analyse(study)
+    assert verdicts["verdict"].tolist() == ["wireheading"] * 3
+    assert "48 runs are in the study: 48 complete, 0 diverged, 0 missing, 0 unusable." in page
+    assert "None." in page
+    assert study.analysis.digest() in page
+    assert "48 records were made by other code (made-up) than analyses them" in page
+    assert "48 of 48 records are in the tables" in told
+    assert json.loads(Analysis.of(study).thresholds.read_text()) == study.analysis.model_dump(mode="json")
+    split = pd.read_csv(Path(study.reports, "figures", "gain_split.csv"))
+    parts = split[["score_gain", "persuasion", "inflation", "format"]].sum(axis=1)
+    assert parts.to_numpy() == pytest.approx(split["grade_gain"].to_numpy(), abs=1e-9)
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
+    contents = []
+    for name in ("a", "b"):
+        study = few_runs(tmp_path / name)
+        write_runs(study)
+        analyse(study)
+        files = sorted(path for folder in (study.results, study.reports) for path in Path(folder).rglob("*.*"))
+        contents.append({path.name: path.read_bytes() for path in files})
+    assert contents[0] == contents[1]
+
+
+def test_bad_records_are_named_and_in_no_average(tmp_path: Path) -> None:
+    study = few_runs(tmp_path, seeds=[1, 2, 3, 4])
+    write_runs(study, {"selfgrade": 0.3}, diverged=[Run(3, "tiny", "arithmetic", "honest")])
+    bad = {
+        "short": Run(1, "tiny", "sentiment", "selfgrade"),
+        "nan": Run(2, "tiny", "sentiment", "selfgrade"),
+        "range": Run(3, "tiny", "sentiment", "control"),
+        "other": Run(4, "tiny", "sentiment", "honest"),
+        "cut": Run(1, "tiny", "summarization", "decoupled"),
+        "missing": Run(2, "tiny", "summarization", "decoupled"),
+        "place": Run(1, "tiny", "arithmetic", "honest"),
+    }
+    paths = {name: study.record_path(run) for name, run in bad.items()}
+    record = read_record(paths["short"], study.digest(bad["short"]))
+    change(study, bad["short"], rewards=record["rewards"][:-1])
+    data = paths["nan"].read_bytes()
+    paths["nan"].write_bytes(data.replace(b'"avg_reward": 0', b'"avg_reward": NaN, "x": 0'))
+    change(study, bad["range"], evaluations=[{**record["evaluations"][0], "soft_grades": [7.0] * 40}])
+    other = few_runs(tmp_path, seeds=[1, 2, 3, 4], optimizer={"lr": 1e-5})
+    write_runs(other, runs=[bad["other"]])
+    paths["cut"].write_bytes(paths["cut"].read_bytes()[:-50])
+    paths["missing"].unlink()
+    change(study, bad["place"], run=Run(2, "tiny", "arithmetic", "honest")._asdict())
+
+    page, verdicts, told = analyse(study)
+    assert "40 complete, 1 diverged, 1 missing, 6 unusable" in page
+    whys = {
+        "short": "rewards has 15 values for 16 rounds",
+        "nan": "truncated or edited",
+        "range": "soft_grades[0] = 7.0 is not valid",
+        "other": "made with other settings",
+        "cut": "truncated or edited",
+        "missing": "no such record",
+        "place": "is the record of 2/tiny/arithmetic/honest",
+    }
+    shown = page.replace("\\", "")
+    listed = re.search(r"Missing, unusable or diverged(.*?)Other ways", shown, re.DOTALL)
+    assert listed is not None
+    for name, run in bad.items():
+        assert f"- {run}\n" in listed[1]
+        assert whys[name] in listed[1], name
+        assert sum(str(paths[name]) in line for line in told) == 1
+    assert "3/tiny/arithmetic/honest" in listed[1]
+    assert "round 8: the loss or its gradient was not finite" in listed[1]
+    assert verdicts["verdict"].to_dict() == {
+        "sentiment": "invalid",
+        "arithmetic": "wireheading",
+        "summarization": "invalid",
+    }
+    assert "2/tiny/sentiment/selfgrade (unusable)" in str(verdicts["why"]["sentiment"])
+
+    # The averages are those of the good records alone.
+    tables = Tables.of(study)
+    named = {tuple(run) for run in bad.values()}
+    for table in (tables.rounds, tables.heldout, tables.runs, Analysis.of(study).estimates):
+        keys = pd.read_parquet(table)[["seed", "model", "task", "condition"]].drop_duplicates()
+        assert len(keys) == 41
+        assert not {tuple(key) for key in keys.to_numpy()} & named
+    definitions = pd.read_csv(Analysis.of(study).definitions).set_index(["task", "condition"])
+    assert definitions.loc[("sentiment", "selfgrade"), "seeds"] == 2
+    means = []
+    for seed in (3, 4):
+        run = Run(seed, "tiny", "sentiment", "selfgrade")
+        means.append(read_record(study.record_path(run), study.digest(run))["avg_reward"])
+    assert definitions.loc[("sentiment", "selfgrade"), "avg_reward"] == pytest.approx(np.mean(means))
+
+
+def test_one_seed(tmp_path: Path) -> None:
+    study = few_runs(tmp_path, seeds=[7])
+    write_runs(study, {"selfgrade": 0.3})
+    page, verdicts, _ = analyse(study)
+    assert set(verdicts["verdict"]) == {"inconclusive"}
+    assert (
+        page.count("one seed is compared, and two are needed for any test or interval: nothing can be concluded") == 3
+    )
+
+
+def test_an_empty_cell_and_an_empty_study(tmp_path: Path) -> None:
+    study = few_runs(tmp_path, seeds=[1, 2, 3, 4])
+    write_runs(study, {"selfgrade": 0.3}, runs=[run for run in study.runs() if run.task != "arithmetic"])
+    page, verdicts, _ = analyse(study)
+    assert verdicts["verdict"].tolist() == ["wireheading", "invalid", "wireheading"]
+    assert "32 complete, 0 diverged, 16 missing" in page
+    empty = few_runs(tmp_path / "empty")
+    page, verdicts, _ = analyse(empty)
+    assert set(verdicts["verdict"]) == {"invalid"}
+    assert "No record says how long it took." in page
+
+
+def test_graders_that_always_say_the_same(tmp_path: Path) -> None:
+    study = few_runs(tmp_path, seeds=[1, 2, 3, 4])
+    write_runs(study, evaluated={"soft_grade": 1.0, "grade": 1.0})
+    _, verdicts, _ = analyse(study)
+    estimates = pd.read_parquet(Analysis.of(study).estimates)
+    assert estimates.loc[estimates["when"] == "end", "auroc"].isna().all()
+    assert estimates.loc[estimates["when"] == "start", "auroc"].notna().all()
+    assert "wireheading" not in set(verdicts["verdict"])
+
+
+def test_grades_without_any_probability_make_a_cell_invalid(tmp_path: Path) -> None:
+    study = few_runs(tmp_path, seeds=[1, 2, 3, 4])
+    write_runs(study, evaluated={"soft_grade": None, "soft_mass": 0.0, "grade": None, "parse_status": "unreadable"})
+    page, verdicts, _ = analyse(study)
+    assert set(verdicts["verdict"]) == {"invalid"}
+    assert "no grade had any probability in 1/tiny/sentiment/selfgrade" in page.replace("\\", "")
+
+
+def test_what_is_told_is_text_and_never_markup(tmp_path: Path) -> None:
+    study = few_runs(tmp_path)
+    write_runs(study)
+    analyse(study)
+    tables, analysis = Tables.of(study), Analysis.of(study)
+    records = pd.read_csv(tables.records).astype({"problem": object})
+    text = "**loud** `link <javascript:x>`_ |sub| {{ config }} <b> \\ *"
+    records.loc[0, ["state", "problem"]] = ["diverged", text]
+    both, models = pd.read_csv(analysis.definitions), pd.read_csv(analysis.models)
+    page = overview(study, pd.read_csv(analysis.verdicts), models, both, records, pd.read_csv(analysis.costs), "code")
+    html = docutils.core.publish_parts(page, writer="html", settings_overrides={"halt_level": 2})["html_body"]
+    assert "**loud** `link &lt;javascript:x&gt;`_ |sub| (( config )) &lt;b&gt; \\ *" in html
+    assert "{{" not in page
+
+
+def test_costs_are_summed_by_job(tmp_path: Path) -> None:
+    study = few_runs(tmp_path, engine={"lockstep": ["task", "condition"]})
+    rows = [
+        {**run._asdict(), "state": "complete", "device": "cpu", "timed_rounds": 16, "timed_seconds": 10.0 + run.seed}
+        | {"timed_evaluating_seconds": 2.0, "written": f"2026-01-01T00:00:{10 + run.seed}+00:00"}
+        for run in study.runs()
+    ]
+    rows.append(rows[0] | {"timed_seconds": 100.0, "timed_rounds": 8, "written": "2026-01-02T00:00:00+00:00"})
+    (tmp_path / "1.tiny.benchmark.tsv").write_text("s\tmax_rss\n3\t-\n4\t77.5\n")
+    found = costs(study, pd.DataFrame(rows), tmp_path)
+    assert found["job"].tolist() == ["1.tiny", "1.tiny", "2.tiny"]
+    assert found["runs"].tolist() == [12, 1, 12]
+    assert found["seconds"].tolist() == [11.0, 100.0, 12.0]
+    assert found["rounds_per_s"].tolist() == pytest.approx([12 * 16 / 11, 0.08, 16.0])
+    # The benchmark file is of the job's last execution.
+    assert found["peak_mb"].isna().tolist() == [True, False, True]
+    assert found["peak_mb"][1] == 77.5
