@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from wireheading.config import Study
+from wireheading.policy.chat import Chat
 from wireheading.policy.policy import Policy
 from wireheading.policy.sampling import Conversation, Sampled
 from wireheading.prompts import grade_context, grading_tokens, prompt_tokens
@@ -40,42 +41,68 @@ def evaluate(
         For each slot a row for each item, as a JSON object. A row whose logits were not finite says so in `finite`.
     """
     size = study.engine.evaluation_batch
+    # Made anew for each evaluation and used for all that is said in it: its cache is larger than training's, and there
+    # is one for every task.
+    talk = open_conversation(study, task_name, policy, slots)
     rows: list[list[Evaluation]] = [[] for _ in slots]
     for start in range(0, len(items), size):
         # Every batch has the same shape; the last is filled up, and what fills it is dropped.
         batch = list(items[start : start + size])
         full = batch + [batch[-1]] * (size - len(batch))
-        for slot_rows, new in zip(rows, _evaluate_batch(study, task_name, policy, slots, full, base), strict=True):
+        for slot_rows, new in zip(
+            rows, _evaluate_batch(study, task_name, policy, slots, full, base, talk), strict=True
+        ):
             slot_rows.extend(new[: len(batch)])
     return rows
 
 
+def open_conversation(study: Study, task_name: str, policy: Policy, slots: range) -> Conversation:
+    """Opens a conversation for a batch of held-out items in each slot, wide enough for all that is asked in it."""
+    config = study.tasks[task_name]
+    answered = config.prompt_tokens + config.response_tokens
+    grading = 1 + config.grading_prompt_tokens + _grade_columns(task_name, config.grade_tokens, policy.chat)
+    return Conversation(
+        policy.model,
+        policy.chat,
+        len(slots) * study.engine.evaluation_batch,
+        answered + grading,
+        lambda: policy.adapters.selected,
+    )
+
+
+def _grade_columns(task_name: str, grade_tokens: int, chat: Chat) -> int:
+    """Columns of a grade: its sampled tokens and the tree of all grades take the same ones, one after the other."""
+    grades = [chat.tokens(grade) for grade in TASKS[task_name].GRADES]
+    return max(grade_tokens, len({grade[:end] for grade in grades for end in range(1, len(grade) + 1)}))
+
+
 def _evaluate_batch(
-    study: Study, task_name: str, policy: Policy, slots: range, items: Sequence[Item], base: bool
+    study: Study,
+    task_name: str,
+    policy: Policy,
+    slots: range,
+    items: Sequence[Item],
+    base: bool,
+    talk: Conversation,
 ) -> list[list[Evaluation]]:
     config, task, chat = study.tasks[task_name], TASKS[task_name], policy.chat
     fresh = study.grading_context == "fresh"
     each = list(items) * len(slots)
     grades = [chat.tokens(grade) for grade in task.GRADES]
     values = np.array([float(grade) for grade in task.GRADES])
-    # The tree of grades, and the sampled grade, take the same columns one after the other.
-    grade_width = max(config.grade_tokens, len({grade[:end] for grade in grades for end in range(1, len(grade) + 1)}))
 
     def draws(limit: int, purpose: str) -> list[np.ndarray]:
         return [uniforms(limit, "heldout", study.data_seed, item["id"], purpose) for item in items] * len(slots)
 
-    def judge(
-        talk: Conversation, contexts: Sequence[Sequence[int]], width: int, adapted: bool
-    ) -> tuple[list[Sampled], Tensor]:
+    def judge(contexts: Sequence[Sequence[int]], width: int, adapted: bool) -> tuple[list[Sampled], Tensor]:
         policy.select(slots, adapted=adapted)
         talk.listen(contexts, width)
         probabilities = talk.score(grades, study.temperature)
         return talk.speak(draws(config.grade_tokens, "grade"), config.grade_tokens, study.temperature), probabilities
 
     prompts = [prompt_tokens(study, task_name, chat, item) for item in items] * len(slots)
-    columns = config.prompt_tokens + config.response_tokens + 1 + config.grading_prompt_tokens + grade_width
     policy.select(slots, adapted=not base)
-    talk = policy.converse(len(each), columns)
+    talk.restart()
     talk.listen(prompts, config.prompt_tokens)
     mark = talk.mark()
     greedy = talk.speak(None, config.response_tokens, study.temperature)
@@ -92,16 +119,16 @@ def _evaluate_batch(
         grade_context(study, prompt, response.tokens, grading, goes_on=False) for prompt, response, grading in parts
     ]
     if fresh:
-        talk = policy.converse(len(each), apart_width + grade_width)
-        own_grades, own_soft = judge(talk, apart, apart_width, not base)
+        talk.restart()
+        own_grades, own_soft = judge(apart, apart_width, not base)
     else:
         nexts = [grade_context(study, prompt, said.tokens, grading, goes_on=True) for prompt, said, grading in parts]
-        own_grades, own_soft = judge(talk, nexts, 1 + config.grading_prompt_tokens, not base)
+        own_grades, own_soft = judge(nexts, 1 + config.grading_prompt_tokens, not base)
     if base:
         base_grades, base_soft = own_grades, own_soft
     else:
-        talk = policy.converse(len(each), apart_width + grade_width)
-        base_grades, base_soft = judge(talk, apart, apart_width, False)
+        talk.restart()
+        base_grades, base_soft = judge(apart, apart_width, False)
 
     rows = []
     for index, item in enumerate(each):

@@ -26,11 +26,12 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfi
 from wireheading.conditions import CONDITIONS
 from wireheading.config import Run, Study
 from wireheading.errors import InputError
+from wireheading.evaluation import open_conversation
 from wireheading.lockstep import groups_of
 from wireheading.policy.chat import Chat
 from wireheading.policy.model import prepare, read_config
 from wireheading.policy.policy import Policy
-from wireheading.policy.sampling import Conversation, Mark, draw
+from wireheading.policy.sampling import Conversation, draw
 from wireheading.policy.updating import Turn, Width, teacher_forced
 from wireheading.tasks import TASKS
 
@@ -289,12 +290,13 @@ def _trace(study: Study, axes: Sequence[Run], config: PretrainedConfig) -> dict[
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
     prepare(model)
     head = model.get_output_embeddings()
-    linear = [module.weight for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
-    quantized = sum(weight.numel() for weight in linear)
+    sizes = [
+        module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear) and module is not head
+    ]
     found: dict[str, float] = {
-        "linear": quantized,
-        "other": sum(weight.numel() for weight in model.parameters()) - quantized,
-        "widest": max(weight.numel() for weight in linear),
+        "linear": sum(sizes),
+        "other": sum(weight.numel() for weight in model.parameters()) - sum(sizes),
+        "widest": max(sizes),
     }
     with Tracer() as tracer, FusedAttention():
         tracer.hold([*model.parameters(), *model.buffers()])
@@ -322,20 +324,12 @@ def _trace(study: Study, axes: Sequence[Run], config: PretrainedConfig) -> dict[
 
 
 def _conversations(study: Study, axes: Sequence[Run]) -> Iterator[tuple[int, int]]:
-    """Rows and columns of every conversation that a job has."""
+    """Rows and columns of every conversation that a round has."""
     for slots, shape in groups_of(study, axes):
         answered = shape.prompt + shape.response
         yield len(slots), answered + 1 + shape.grading + shape.grade
         if _grades_apart(study, axes, slots):
             yield len(slots), _apart(study, answered, shape.grading) + shape.grade
-    for name, slots in _slots_of_tasks(axes).items():
-        task = study.tasks[name]
-        answered = task.prompt_tokens + task.response_tokens
-        width = max(task.grade_tokens, _nodes(TASKS[name].GRADES))
-        # The base model is evaluated too, in the place of one run.
-        for rows in (len(slots), 1):
-            yield rows * study.engine.evaluation_batch, answered + 1 + task.grading_prompt_tokens + width
-            yield rows * study.engine.evaluation_batch, _apart(study, answered, task.grading_prompt_tokens) + width
 
 
 def _phases(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -> Iterator[tuple[str, int]]:
@@ -343,7 +337,7 @@ def _phases(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -
 
     Conversations are held as long as `lockstep` and `evaluation` hold them.
     """
-    chunk, batch = study.engine.chunk, study.engine.evaluation_batch
+    chunk = study.engine.chunk
     for index, (slots, shape) in enumerate(groups_of(study, axes)):
         answered = shape.prompt + shape.response
         tracer.restart()
@@ -373,14 +367,12 @@ def _phases(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -
             task = study.tasks[name]
             answered = task.prompt_tokens + task.response_tokens
             grades = [policy.chat.tokens(grade) for grade in TASKS[name].GRADES]
-            rows, width = len(members) * batch, max(task.grade_tokens, _nodes(TASKS[name].GRADES))
             tracer.restart()
-            heldout = _opened(policy, rows, answered + 1 + task.grading_prompt_tokens + width)
-            widths = [(0, task.prompt_tokens), (answered, 1 + task.grading_prompt_tokens)]
-            _listen(policy, members, heldout, widths, grades)
-            apart = _apart(study, answered, task.grading_prompt_tokens)
-            heldout = _opened(policy, rows, apart + width)
-            _listen(policy, members, heldout, [(0, apart)], grades)
+            heldout = open_conversation(study, name, policy, members)
+            _listen(
+                policy, members, heldout, [(0, task.prompt_tokens), (answered, 1 + task.grading_prompt_tokens)], grades
+            )
+            _listen(policy, members, heldout, [(0, _apart(study, answered, task.grading_prompt_tokens))], grades)
             del heldout
             yield f"sampling heldout {name}", tracer.peak
         del talk
@@ -401,11 +393,6 @@ def _grades_apart(study: Study, axes: Sequence[Run], slots: range) -> bool:
 def _apart(study: Study, answered: int, grading: int) -> int:
     """Columns of what is read where a grade is asked for in a context of its own."""
     return grading if study.grading_context == "fresh" else answered + grading
-
-
-def _nodes(grades: Sequence[str]) -> int:
-    """Places in the tree of all grades, a character each."""
-    return len({grade[:end] for grade in grades for end in range(1, len(grade) + 1)})
 
 
 def _opened(policy: Policy, rows: int, columns: int) -> Conversation:
@@ -429,9 +416,9 @@ def _listen(
     """
     policy.select(slots, adapted=True)
     for column, width in widths:
-        assert talk.logits is not None
-        talk.rewind(Mark(column, talk.logits))
+        talk.column = column
         talk.listen([(1,) * width] * len(talk.tokens), width)
+        assert talk.logits is not None
         uniform = torch.zeros(len(talk.tokens), dtype=torch.float64, device=talk.logits.device)
         draw(talk.logits, uniform, policy.temperature)
     if grades:
