@@ -58,6 +58,11 @@ if workflow.is_main_process:
     logger.info(scheduling.summary(STATES))
 
 
+def any_of(names):
+    """A pattern of these names alone; of nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 def job_vram(wildcards):
     """Device memory of a job on a model, in whole GB; 0 where the config does not tell it."""
     return math.ceil(STUDY.models[wildcards.model].vram_gb or 0)

@@ -5,11 +5,6 @@
 # fetched is fetched by the machine that runs Snakemake: a cluster's nodes need no network.
 
 
-def any_of(names):
-    """A pattern of these names alone; of nothing where there are none."""
-    return "|".join(map(re.escape, names)) or "(?!)"
-
-
 rule train_model:
     output:
         directory(f"{STUDY.resources}/models/{{model}}-{{digest}}"),
@@ -45,7 +40,7 @@ rule fetch_model:
         mem_mb=2000,
         runtime=240,
     params:
-        source=lambda wildcards: STUDY.models[wildcards.model].source,
+        source=lookup(dpath="models/{model}/source", within=config),
     message:
         "fetching {wildcards.model} from {params.source}"
     script:
@@ -68,7 +63,7 @@ rule freeze_data:
         mem_mb=4000,
         runtime=60,
     params:
-        source=lambda wildcards: STUDY.tasks[wildcards.task].data,
+        source=lookup(dpath="tasks/{task}/data", within=config),
     message:
         "freezing the items of {wildcards.task} ({params.source})"
     script:
