@@ -191,7 +191,7 @@ def test_imported_results_are_in_the_published_definitions_alone(tmp_path: Path)
     study = few_runs(tmp_path)
     histories = {"rewards": [0.5] * 16, "accuracies": [1.0] * 16, "grades": [0.75] * 16, "losses": [0.1] * 16}
     conditions = {name: [histories] for name in ("selfgrade", "decoupled")}
-    tasks = {task: conditions for task in study.tasks}
+    tasks = dict.fromkeys(study.tasks, conditions)
     file = tmp_path / "all_results.json"
     file.write_text(json.dumps({f"seed_{seed}": {"tiny": tasks} for seed in study.seeds}))
     import_results(study, file, False, lambda _: None)
