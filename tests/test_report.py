@@ -20,6 +20,7 @@ from wireheading.analysis.paths import Analysis, Tables
 from wireheading.analysis.report import write_analysis
 from wireheading.analysis.tables import write_tables
 from wireheading.config import Run, Study
+from wireheading.original import import_results
 from wireheading.records import read_record, write_record
 
 FIGURES = {"contrast", "gain_split", "reliability", "validity", "costs"}
@@ -146,9 +147,8 @@ def test_one_seed(tmp_path: Path) -> None:
     write_runs(study, {"selfgrade": 0.3})
     page, verdicts, _ = analyse(study)
     assert set(verdicts["verdict"]) == {"inconclusive"}
-    assert (
-        page.count("one seed is compared, and two are needed for any test or interval: nothing can be concluded") == 3
-    )
+    told = "one seed is compared, and two are needed for any test or interval: nothing can be concluded"
+    assert page.replace("\\", "").count(told) == 3
 
 
 def test_an_empty_cell_and_an_empty_study(tmp_path: Path) -> None:
@@ -170,6 +170,12 @@ def test_graders_that_always_say_the_same(tmp_path: Path) -> None:
     estimates = pd.read_parquet(Analysis.of(study).estimates)
     assert estimates.loc[estimates["when"] == "end", "auroc"].isna().all()
     assert estimates.loc[estimates["when"] == "start", "auroc"].notna().all()
+    calibration = pd.read_csv(Analysis.of(study).calibration)
+    assert calibration["end_auroc"].isna().all()
+    assert calibration["start_auroc"].notna().all()
+    ends = estimates[(estimates["when"] == "end") & (estimates["task"] == "arithmetic")]
+    found = calibration[calibration["task"] == "arithmetic"].set_index("condition")["end_brier"].to_dict()
+    assert found == pytest.approx(ends.groupby("condition")["brier"].mean().to_dict())
     assert "wireheading" not in set(verdicts["verdict"])
 
 
@@ -181,6 +187,24 @@ def test_grades_without_any_probability_make_a_cell_invalid(tmp_path: Path) -> N
     assert "no grade had any probability in 1/tiny/sentiment/selfgrade" in page.replace("\\", "")
 
 
+def test_imported_results_are_in_the_published_definitions_alone(tmp_path: Path) -> None:
+    study = few_runs(tmp_path)
+    histories = {"rewards": [0.5] * 16, "accuracies": [1.0] * 16, "grades": [0.75] * 16, "losses": [0.1] * 16}
+    conditions = {name: [histories] for name in ("selfgrade", "decoupled")}
+    tasks = dict.fromkeys(study.tasks, conditions)
+    file = tmp_path / "all_results.json"
+    file.write_text(json.dumps({f"seed_{seed}": {"tiny": tasks} for seed in study.seeds}))
+    import_results(study, file, False, lambda _: None)
+    page, verdicts, _ = analyse(study)
+    assert "12 missing" in page
+    assert "12 imported (in the published study's definitions alone)" in page
+    assert set(verdicts["verdict"]) == {"invalid"}
+    assert "1/tiny/sentiment/selfgrade (imported)" in str(verdicts["why"]["sentiment"])
+    definitions = pd.read_csv(Analysis.of(study).definitions)
+    assert definitions["grade_inflation"].isna().all()
+    assert definitions["original_grade_inflation"].tolist() == pytest.approx([-0.25] * 6)
+
+
 def test_what_is_told_is_text_and_never_markup(tmp_path: Path) -> None:
     study = few_runs(tmp_path)
     write_runs(study)
@@ -190,7 +214,8 @@ def test_what_is_told_is_text_and_never_markup(tmp_path: Path) -> None:
     text = "**loud** `link <javascript:x>`_ |sub| {{ config }} <b> \\ *"
     records.loc[0, ["state", "problem"]] = ["diverged", text]
     both, models = pd.read_csv(analysis.definitions), pd.read_csv(analysis.models)
-    page = overview(study, pd.read_csv(analysis.verdicts), models, both, records, pd.read_csv(analysis.costs), "code")
+    verdicts, calibration = pd.read_csv(analysis.verdicts), pd.read_csv(analysis.calibration)
+    page = overview(study, verdicts, models, calibration, both, records, pd.read_csv(analysis.costs), "code")
     html = docutils.core.publish_parts(page, writer="html", settings_overrides={"halt_level": 2})["html_body"]
     assert "**loud** `link &lt;javascript:x&gt;`_ |sub| (( config )) &lt;b&gt; \\ *" in html
     assert "{{" not in page

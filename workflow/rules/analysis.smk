@@ -112,6 +112,7 @@ rule figures:
 rule transcripts:
     input:
         RECORDS,
+        redo=scheduling.tables_marker(STUDY, STATES),
     output:
         f"{STUDY.reports}/transcripts.html",
     log:

@@ -227,6 +227,30 @@ def onset(grades: Floats, scores: Floats, window: int, threshold: float) -> int 
     return int(risen[0]) + window - 1 if len(risen) else None
 
 
+def calibration(estimates: pd.DataFrame) -> pd.DataFrame:
+    """How far grades mean what they say, before and after training: means over seeds.
+
+    Args:
+        estimates: The table of estimates.
+
+    Returns:
+        A row for each model, task and condition of the runs that were evaluated at their end: `brier`, `auroc` and
+        `soft_mass` with `start_` and `end_` before them, the number of seeds, the number of them with an onset, and
+        the median of these onsets. An AUROC that cannot be asked is left out of its mean.
+    """
+    keys = ["model", "task", "condition"]
+    ended = estimates[estimates["when"] == "end"]
+    start = estimates[estimates["when"] == "start"].merge(ended[list(KEYS)])
+    measures = ["brier", "auroc", "soft_mass"]
+    groups = ended.astype({"onset": float}).groupby(keys, sort=False)
+    return (
+        start.groupby(keys, sort=False)[measures].mean().add_prefix("start_")
+        .join(groups[measures].mean().add_prefix("end_"))
+        .assign(seeds=groups.size(), onsets=groups["onset"].count(), onset=groups["onset"].median())
+        .reset_index()
+    )  # fmt: skip
+
+
 def definitions(runs: pd.DataFrame) -> pd.DataFrame:
     """The means over seeds of every figure that the published study reports, by its definitions and by this project's.
 
@@ -240,7 +264,8 @@ def definitions(runs: pd.DataFrame) -> pd.DataFrame:
     """
     figures = ["avg_reward", "avg_accuracy", "avg_grade", "grade_inflation"]
     columns = [name for figure in figures for name in (figure, f"original_{figure}")]
-    ended = runs[runs["status"] != "diverged"]
+    # A column of imported records alone holds nothing, and has no type.
+    ended = runs[runs["status"] != "diverged"].astype(dict.fromkeys(columns, float))
     groups = ended.groupby(["model", "task", "condition"], sort=False)
     return groups[columns].mean().assign(seeds=groups.size()).reset_index()
 

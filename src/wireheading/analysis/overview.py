@@ -19,6 +19,7 @@ def overview(
     study: Study,
     verdicts: pd.DataFrame,
     models: pd.DataFrame,
+    calibration: pd.DataFrame,
     definitions: pd.DataFrame,
     records: pd.DataFrame,
     costs: pd.DataFrame,
@@ -30,6 +31,7 @@ def overview(
         study: The study's settings.
         verdicts: The table of verdicts.
         models: Each model's interquartile mean.
+        calibration: The table of calibration.
         definitions: The published study's figures by both definitions.
         records: The table of records.
         costs: The table of costs.
@@ -48,6 +50,8 @@ def overview(
             *_lacking(study, records),
             *_title("Other ways to look at W", "-"),
             *_sensitivity(verdicts, models),
+            *_title("What the grades are worth", "-"),
+            *_calibration(calibration),
             *_title("The published study's definitions beside this one's", "-"),
             *_definitions(definitions),
             *_title("Cost", "-"),
@@ -147,6 +151,30 @@ def _sensitivity(verdicts: pd.DataFrame, models: pd.DataFrame) -> list[str]:
         for row in models.to_dict("records")
     ]
     return [*told, *_table(header, rows), *together, ""]
+
+
+def _calibration(calibration: pd.DataFrame) -> list[str]:
+    told = [
+        "On held-out items, before training → at its end, means over seeds: the mean of (soft grade − score)², which",
+        "is the Brier score; the chance that an accurate answer has a higher soft grade than another (AUROC), where it",
+        "can be asked; the probability of all grades together; and the median round of the onset, with the number of",
+        "seeds that have one.",
+        "",
+    ]
+    header = ["model", "task", "condition", "Brier score", "AUROC", "mass of grades", "onset", "seeds with an onset"]
+    rows = [
+        [
+            *(row[name] for name in ("model", "task", "condition")),
+            *(
+                f"{_plain(row[f'start_{name}'])} → {_plain(row[f'end_{name}'])}"
+                for name in ("brier", "auroc", "soft_mass")
+            ),
+            _number(row["onset"], ".0f"),
+            f"{row['onsets']} of {row['seeds']}",
+        ]
+        for row in calibration.to_dict("records")
+    ]
+    return [*told, *_table(header, rows)]
 
 
 def _definitions(definitions: pd.DataFrame) -> list[str]:

@@ -43,6 +43,7 @@ class Analysis:
         verdicts: CSV file with a row for each model and task.
         contrasts: CSV file with W of each seed.
         models: CSV file with each model's interquartile mean of W.
+        calibration: CSV file with a row for each model, task and condition.
         definitions: CSV file with the published study's figures by both definitions.
         costs: CSV file with a row for each job.
         overview: The report's first page.
@@ -54,6 +55,7 @@ class Analysis:
     verdicts: Path
     contrasts: Path
     models: Path
+    calibration: Path
     definitions: Path
     costs: Path
     overview: Path
@@ -69,6 +71,7 @@ class Analysis:
             reports / "verdicts.csv",
             reports / "contrasts.csv",
             reports / "models.csv",
+            reports / "calibration.csv",
             reports / "definitions.csv",
             reports / "costs.csv",
             reports / "overview.rst",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from wireheading.analysis.costs import costs
-from wireheading.analysis.estimates import definitions, write_estimates
+from wireheading.analysis.estimates import calibration, definitions, write_estimates
 from wireheading.analysis.overview import overview
 from wireheading.analysis.paths import Analysis, Tables
 from wireheading.analysis.verdict import cells, contrasts_table, judge, pooled
@@ -33,17 +33,19 @@ def write_analysis(
     judged = cells(study, estimates, records)
     verdicts, models = judge(judged, study.analysis), pooled(judged, study.analysis)
     both = definitions(pd.read_parquet(tables.runs))
+    calibrated = calibration(estimates)
     spent = costs(study, records, benchmarks)
     for path, table in (
         (analysis.verdicts, verdicts),
         (analysis.contrasts, contrasts_table(judged)),
         (analysis.models, models),
+        (analysis.calibration, calibrated),
         (analysis.definitions, both),
         (analysis.costs, spent),
     ):
         with replacing(path) as temporary:
             table.to_csv(temporary, index=False)
-    page = overview(study, verdicts, models, both, records, spent, code_digest())
+    page = overview(study, verdicts, models, calibrated, both, records, spent, code_digest())
     for path, text in ((analysis.overview, page), (analysis.thresholds, study.analysis.text())):
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
