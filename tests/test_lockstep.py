@@ -82,10 +82,12 @@ def make_study(results: Path, **changes: Any) -> Study:
     )
 
 
-def run_all(study: Study, toy: Path, wanted: Sequence[Run] | None = None) -> None:
+def run_all(
+    study: Study, toy: Path, wanted: Sequence[Run] | None = None, report: Callable[[str], None] = lambda _: None
+) -> None:
     runs = study.runs()
     data = {task: toy / "data" / task for task in study.tasks}
-    run_job(study, runs, runs if wanted is None else wanted, toy / "model", data, lambda _: None)
+    run_job(study, runs, runs if wanted is None else wanted, toy / "model", data, report)
 
 
 def science(study: Study, run: Run) -> bytes:
@@ -308,6 +310,9 @@ def test_a_run_that_diverges_is_an_outcome_and_its_neighbours_go_on(
     assert record["problem"] == "round 3: the logits of the response were not finite"
     assert record["rounds"] == len(record["rewards"]) == 3
     same(study, undisturbed, [run for run in runs if run != runs[victim]])
+    said: list[str] = []
+    run_all(study, toy, report=said.append)
+    assert said == ["20 of 20 runs have their record; 0 to do"], "a recorded outcome is not tried again"
 
 
 @pytest.mark.parametrize(
