@@ -7,6 +7,7 @@ A model that has been fetched is measured by its own configuration, others by th
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import yaml
 from transformers import Gemma2Config, LlamaConfig, MistralConfig, PretrainedConfig
 
 from wireheading.config import Run, Study, load_study
-from wireheading.memory import GB, Estimate, estimate, with_engine
+from wireheading.memory import GB, Estimate, estimate, with_checkpointing, with_engine
 from wireheading.policy.model import read_config
 
 ROOT = Path(__file__).parents[1]
@@ -63,9 +64,9 @@ def main(path: str) -> None:
         config = shape_of(study, name)
         together = seed_runs(study, name)
         whole = {chunk: sized(study, together, config, chunk) for chunk in CHUNKS}
-        one = sized(study, together[:1], config, 1)
+        one = sized(with_checkpointing(study, name, True), together[:1], config, 1)
         cells = [fits(whole, one, gib * 2**30) for gib in DEVICES.values()]
-        print(f"| `{name}` | {whole[CHUNKS[0]].total / GB:.0f} GB | {' | '.join(cells)} |", flush=True)
+        print(f"| `{name}` | {math.ceil(whole[CHUNKS[0]].total / GB)} GB | {' | '.join(cells)} |", flush=True)
 
 
 def shape_of(study: Study, name: str) -> PretrainedConfig:
@@ -88,7 +89,7 @@ def sized(study: Study, axes: list[Run], config: PretrainedConfig, chunk: int) -
 
 
 def fits(whole: dict[int, Estimate], one: Estimate, free: float) -> str:
-    """The largest chunk with which all runs fit, or that a single one does, or a dash."""
+    """The largest chunk with which all runs fit, or that one does with its activations checkpointed, or a dash."""
     chunk = next((chunk for chunk, needed in whole.items() if needed.total <= free), None)
     if chunk is not None:
         return "yes" if chunk == max(whole) else f"chunk {chunk}"

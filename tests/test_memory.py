@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from test_config import changed
+from throughput import LENGTHS, SHAPES
 from toys import save_toy, toy_model
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, Gemma2Config, LlamaConfig, PretrainedConfig
 
 from wireheading import memory
 from wireheading.config import Run, Study, load_study
 from wireheading.errors import InputError
 from wireheading.memory import Estimate, Tracer, check_memory, estimate
 
+ROOT = Path(__file__).parents[1]
+
 
 def job(**changes: Any) -> tuple[Study, list[Run]]:
-    config = changed(seeds=[1], conditions=["control", "selfgrade", "honest"], **changes)
+    config = changed(
+        **{"seeds": [1], "conditions": ["control", "selfgrade", "honest"], "engine__evaluation_batch": 2} | changes
+    )
     config["tasks"] = {"sentiment": config["tasks"]["sentiment"]}
     study = load_study(config)
     return study, study.runs()
@@ -84,6 +90,37 @@ def test_an_update_of_more_runs_and_a_wider_prompt_take_more() -> None:
     assert (few.weights, few.slots) == (many.weights, many.slots)
 
 
+def test_checkpointing_keeps_a_part_of_the_activations() -> None:
+    config = shape(num_hidden_layers=12)
+    kept = estimate(*job(), config).update
+    recomputed = estimate(*job(models__tiny__activation_checkpointing=True), config).update
+    assert recomputed < 0.6 * kept
+
+
+@pytest.mark.parametrize(("name", "slots"), [("llama-8b", 9), ("gemma-2-9b", 36)])
+def test_the_estimate_is_what_was_measured(name: str, slots: int) -> None:
+    """Against peaks that an H200 reported for the throughput benchmark's own runs."""
+    measured = next(
+        row["peak_mb"] * 2**20
+        for path in (ROOT / "benchmarks" / "measured").glob("h200-*.json")
+        for row in json.loads(path.read_text(encoding="utf-8"))
+        if (row["case"], row["model"], row["slots"], row["graphs"]) == ("engine", name, slots, True)
+    )
+    config = changed(
+        seeds=list(range(slots // 3)),
+        conditions=["control", "selfgrade", "honest"],
+        models__tiny__precision="bfloat16",
+        engine__chunk=18,
+    )
+    config["tasks"] = {"summarization": config["tasks"]["summarization"] | LENGTHS["large"]}
+    study = load_study(config)
+    figures = dict(SHAPES[name])
+    kind = Gemma2Config if figures.pop("architecture", "llama") == "gemma2" else LlamaConfig
+    told = estimate(study, study.runs(), kind(**figures))
+    # The benchmark evaluates nothing on held-out items.
+    assert told.weights + told.slots + told.caches + told.update == pytest.approx(measured, rel=0.05)
+
+
 def test_four_bits_take_a_quarter_of_sixteen() -> None:
     config = shape(num_hidden_layers=8, intermediate_size=4096)
     half = estimate(*job(models__tiny__precision="bfloat16"), config).weights
@@ -93,7 +130,7 @@ def test_four_bits_take_a_quarter_of_sixteen() -> None:
 
 def test_what_does_not_fit_is_told_with_both_figures_and_a_remedy_that_fits(tmp_path: Path) -> None:
     save_toy(tmp_path)
-    study, axes = job()
+    study, axes = job(engine__chunk=3)
     config = AutoConfig.from_pretrained(tmp_path)
     needed = estimate(study, axes, config)
     assert check_memory(study, axes, tmp_path, needed.total, 2 * needed.total, "a card") == needed
@@ -102,9 +139,8 @@ def test_what_does_not_fit_is_told_with_both_figures_and_a_remedy_that_fits(tmp_
     text = str(raised.value)
     assert "\n" not in text
     assert text.startswith(f"tiny: {len(axes)} runs in lockstep need {needed}, but a card has ")
-    assert "of 1000.0 GB free; set engine.chunk: " in text
-    chunk = int(text.partition("engine.chunk: ")[2].partition(" ")[0])
-    assert estimate(*job(engine__chunk=chunk, engine__evaluation_batch=min(chunk, 10)), config).total < needed.total
+    assert "of 1000.0 GB free; set engine.chunk: 1, engine.evaluation_batch: 1: that needs 1.0 GB" in text
+    assert estimate(*job(engine__chunk=1, engine__evaluation_batch=1), config).total < needed.total
     with pytest.raises(InputError, match="use a device with more memory"):
         check_memory(study, axes, tmp_path, 1000, 10**12, "a card")
 

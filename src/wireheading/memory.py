@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
@@ -169,19 +168,27 @@ def check_memory(study: Study, axes: Sequence[Run], folder: Path, free: int, tot
 
 def remedy(study: Study, axes: Sequence[Run], config: PretrainedConfig, free: int) -> str:
     """What to change so that a job fits into so many bytes: the mildest change that is enough."""
-    chunk = study.engine.chunk
-    while chunk > 1:
-        chunk = (chunk + 1) // 2
-        needed = estimate(with_engine(study, chunk=chunk, evaluation_batch=min(chunk, 10)), axes, config)
-        if needed.total <= free:
-            return (
-                f"set engine.chunk: {chunk} and engine.evaluation_batch: {min(chunk, 10)}, which need "
-                f"{needed.total / GB:.1f} GB"
-            )
-    one = estimate(with_engine(study, chunk=1, evaluation_batch=1), axes[:1], config)
+    name, chunk = axes[0].model, study.engine.chunk
+    for checkpointing in dict.fromkeys((study.models[name].activation_checkpointing, True)):
+        changes = [f"models.{name}.activation_checkpointing: true"] * checkpointing
+        for size in dict.fromkeys(max(1, fewer) for fewer in (chunk // 2, chunk // 4, 1)):
+            batch = min(size, study.engine.evaluation_batch)
+            tried = with_engine(with_checkpointing(study, name, checkpointing), chunk=size, evaluation_batch=batch)
+            needed = estimate(tried, axes, config)
+            if needed.total <= free:
+                changes += [f"engine.chunk: {size}", f"engine.evaluation_batch: {batch}"]
+                return f"set {', '.join(changes)}: that needs {needed.total / GB:.1f} GB"
+    one = estimate(tried, axes[:1], config)
     if one.total <= free:
-        return f"set engine.lockstep: [] and engine.chunk: 1: one run a job needs {one.total / GB:.1f} GB"
+        changes += ["engine.lockstep: []", "engine.chunk: 1", "engine.evaluation_batch: 1"]
+        return f"set {', '.join(changes)}: one run a job needs {one.total / GB:.1f} GB"
     return "use a device with more memory, or a precision of nf4"
+
+
+def with_checkpointing(study: Study, name: str, checkpointing: bool) -> Study:
+    """A study in which a model's activations are checkpointed, or not."""
+    model = study.models[name].model_copy(update={"activation_checkpointing": checkpointing})
+    return study.model_copy(update={"models": {**study.models, name: model}})
 
 
 def with_engine(study: Study, **changes: Any) -> Study:
@@ -233,17 +240,21 @@ class Tracer(TorchDispatchMode):
         self.now -= size
 
 
-class FusedAttention(TorchFunctionMode):
+@contextmanager
+def fused_attention() -> Iterator[None]:
     """Lets PyTorch's attention take the memory of its fused kernels, which the meta device does not have."""
+    functional: Any = nn.functional
+    real = functional.scaled_dot_product_attention
 
-    def __torch_function__(
-        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Replaces the one function and calls all others."""
-        if function is nn.functional.scaled_dot_product_attention:
-            query, key, value = args[:3]
-            return _Fused.apply(query, key, value)  # type: ignore[no-untyped-call]
-        return function(*args, **(kwargs or {}))
+    def fused(query: Tensor, key: Tensor, value: Tensor, **_: object) -> Tensor:
+        result: Tensor = _Fused.apply(query, key, value)  # type: ignore[no-untyped-call]
+        return result
+
+    functional.scaled_dot_product_attention = fused
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = real
 
 
 class _Fused(torch.autograd.Function):
@@ -298,7 +309,7 @@ def _trace(study: Study, axes: Sequence[Run], config: PretrainedConfig) -> dict[
         "other": sum(weight.numel() for weight in model.parameters()) - sum(sizes),
         "widest": max(sizes),
     }
-    with Tracer() as tracer, FusedAttention():
+    with Tracer() as tracer, fused_attention():
         tracer.hold([*model.parameters(), *model.buffers()])
         before = tracer.now
         policy = Policy(

@@ -1,0 +1,87 @@
+"""What the README says of adding a model and a task, done as it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from families import save_family
+
+from wireheading.config import Study, load_study
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(heading: str, language: str) -> list[str]:
+    """The blocks of a language in a section."""
+    section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+
+
+def test_a_model_is_an_entry_of_the_config() -> None:
+    entry = yaml.safe_load(blocks("Adding a model", "yaml")[0])
+    study = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    study["models"] |= entry["models"]
+    assert set(entry["models"]) < set(load_study(study).enabled_models)
+
+
+def test_a_task_is_a_file_and_a_line(tmp_path: Path) -> None:
+    """The workflow, with the README's task and the README's model from a folder, from data to a record."""
+    for name in ("workflow", "profiles", "config", "envs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    tasks = tmp_path / "src" / "wireheading" / "tasks"
+    (tasks / "capitals.py").write_text(blocks("Adding a task", "python")[0], encoding="utf-8")
+    line = re.search(r'`("capitals": capitals,)`', README)
+    assert line is not None
+    text = (tasks / "__init__.py").read_text(encoding="utf-8")
+    text = text.replace("import arithmetic,", "import arithmetic, capitals,")
+    text = text.replace("TASKS: dict[str, Task] = {\n", f"TASKS: dict[str, Task] = {{\n    {line[1]}\n")
+    (tasks / "__init__.py").write_text(text, encoding="utf-8")
+
+    capitals = ["Peru Lima", "France Paris", "Egypt Cairo", "Ghana Accra", "Japan Tokyo", "Italy Rome", "Kenya Nairobi"]
+    capitals += ["Chile Santiago", "Cuba Havana", "Norway Oslo"]
+    (tmp_path / "data" / "capitals").mkdir(parents=True)
+    for split, part in (("train", capitals[:6]), ("test", capitals[6:])):
+        rows = [dict(zip(("country", "capital"), pair.split(), strict=True)) for pair in part]
+        path = tmp_path / "data" / "capitals" / f"{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    save_family(tmp_path / "qwen", "qwen3")
+    model = yaml.safe_load(blocks("Adding a model", "yaml")[0])["models"]
+    (name,) = model
+    config = {
+        "models": {name: model[name] | {"source": "./qwen", "precision": "float32"}},
+        **yaml.safe_load(blocks("Adding a task", "yaml")[0]),
+        "conditions": ["selfgrade"],
+        "seeds": [1],
+        "rounds": 2,
+        "engine": {"threads": 1},
+    }
+    (tmp_path / "new.yaml").write_text(yaml.safe_dump(config))
+    record = f"results/1/{name}/capitals/selfgrade.json"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WIREHEADING_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", record, "--configfile", "new.yaml"],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(tmp_path / "src"), "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads((tmp_path / record).read_text())
+    assert content["status"] == "complete"
+    assert content["spec"]["task"]["name"] == "capitals"
+
+
+def test_the_table_of_memory_names_the_models_of_the_study() -> None:
+    study: Study = load_study(yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8")))
+    rows = re.findall(r"^\| `([^`]+)` \| (\d+) GB \|", README, re.MULTILINE)
+    assert dict(rows) == {name: f"{model.vram_gb:.0f}" for name, model in study.models.items()}
