@@ -19,9 +19,11 @@ from toys import save_toy
 
 from wireheading.checkpoints import CheckpointError, holding
 from wireheading.config import Run, Study, load_study
+from wireheading.errors import InputError
 from wireheading.files import WriteError, sha256_of
 from wireheading.lockstep import Job, run_job
 from wireheading.policy.policy import Policy
+from wireheading.policy.updating import accumulate
 from wireheading.records import ROUND_ARRAYS, checkpoint_folder, heldout_path, read_record, transcript_path
 from wireheading.stopping import Stopped
 
@@ -332,3 +334,52 @@ def test_other_ways_to_ask_and_to_batch_keep_the_contract(toy: Path, tmp_path: P
     for run in whole.runs():
         record = read_record(whole.record_path(run), whole.digest(run))
         assert max(record["logprob_gaps"]) < 1e-4
+
+
+def test_an_update_that_runs_out_of_memory_is_made_again_in_half_the_chunk(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The records are those of the smaller chunk, which they name."""
+    engine = make_study(tmp_path).engine.model_dump()
+    small = make_study(tmp_path / "small", engine=engine | {"chunk": 2})
+    run_all(small, toy)
+    widest: list[int] = []
+
+    def limited(model: Any, rows: Sequence[Any], *rest: Any) -> Any:
+        result = accumulate(model, rows, *rest)
+        widest.append(len(rows))
+        # The gradients of the first part are there already when the second finds no room.
+        if len(rows) > 2 and len(widest) == 2:
+            raise torch.OutOfMemoryError("no room")
+        return result
+
+    monkeypatch.setattr("wireheading.policy.policy.accumulate", limited)
+    strict = make_study(tmp_path / "strict", engine=engine)
+    with pytest.raises(InputError, match=r"engine\.chunk = 4: the device's memory ran out in an update of 4 runs"):
+        run_all(strict, toy)
+    widest.clear()
+    halved = make_study(tmp_path / "halved", engine=engine | {"halve_chunk": True})
+    told: list[str] = []
+    run_all(halved, toy, report=told.append)
+    assert "memory ran out in an update; from here on the chunk is 2, as records tell" in told
+    assert max(widest[2:]) == 2
+    for run in halved.runs():
+        assert science(halved, run) == science(small, run)
+        assert json.loads(halved.record_path(run).read_text())["provenance"]["chunk"] == 2
+
+
+def test_the_published_measures_and_order_can_be_had(toy: Path, tmp_path: Path) -> None:
+    study = make_study(
+        tmp_path,
+        measures="original",
+        item_order="fixed",
+        conditions=["control", "selfgrade"],
+        optimizer={"lr": 0.01, "baseline_start": "zero"},
+    )
+    run_all(study, toy)
+    for run in study.runs():
+        record = read_record(study.record_path(run), study.digest(run))
+        assert record["items"] == [f"{run.task[0]}{index % 5}" for index in range(ROUNDS)]
+        expected = record["original_scores"] if run.condition == "control" else record["original_grades"]
+        assert record["rewards"] == [value or 0.0 for value in expected]
+        assert record["baselines"][0] == 0.0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from memory import seed_runs, shape_of
 from test_config import changed
 from throughput import LENGTHS, SHAPES
 from toys import save_toy, toy_model
@@ -16,7 +19,7 @@ from transformers import AutoConfig, Gemma2Config, LlamaConfig, PretrainedConfig
 from wireheading import memory
 from wireheading.config import Run, Study, load_study
 from wireheading.errors import InputError
-from wireheading.memory import Estimate, Tracer, check_memory, estimate
+from wireheading.memory import GB, Estimate, Tracer, check_memory, estimate
 
 ROOT = Path(__file__).parents[1]
 
@@ -119,6 +122,12 @@ def test_the_estimate_is_what_was_measured(name: str, slots: int) -> None:
     told = estimate(study, study.runs(), kind(**figures))
     # The benchmark evaluates nothing on held-out items.
     assert told.weights + told.slots + told.caches + told.update == pytest.approx(measured, rel=0.05)
+
+
+def test_the_study_names_what_its_models_take() -> None:
+    study = load_study(yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8")))
+    told = estimate(study, seed_runs(study, "llama-3.1-8b"), shape_of(study, "llama-3.1-8b"))
+    assert study.models["llama-3.1-8b"].vram_gb == math.ceil(told.total / GB)
 
 
 def test_four_bits_take_a_quarter_of_sixteen() -> None:

@@ -278,6 +278,7 @@ class Job:
             for run in self.play_round(live):
                 self._finish(run)
             self._progress(live)
+        self._tell_costs(live)
 
     def play_round(self, live: Sequence[Live]) -> list[Live]:
         """Plays one round of every run that has not ended, and returns those that end with it."""
@@ -468,6 +469,18 @@ class Job:
         minutes, seconds = divmod(round(left / rate), 60)
         where = f"round {at} of {self.study.rounds}"
         self.report(f"{where} · {len(live)} runs · {rate:.0f} run-rounds/s · {minutes}:{seconds:02d} left")
+
+    def _tell_costs(self, live: Sequence[Live]) -> None:
+        """Tells what these runs would take with the study's default number of rounds, from what they took."""
+        done = sum(len(run.rows) - run.first for run in live)
+        if done:
+            training = time.monotonic() - self.started - self.evaluating
+            rounds = Study.model_fields["rounds"].default
+            minutes, seconds = divmod(round(training / done * rounds * len(live)), 60)
+            self.report(
+                f"{training:.1f} s of training, {self.evaluating:.1f} s of held-out evaluation; {rounds} rounds of "
+                f"{len(live)} runs would take {minutes}:{seconds:02d} of training"
+            )
 
 
 def groups_of(study: Study, axes: Sequence[Run]) -> list[tuple[range, Shape]]:
