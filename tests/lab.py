@@ -128,6 +128,7 @@ def slurm_lab(folder: Path) -> Iterator[Lab]:
         f"--seed-file={folder}/run/munged.seed",
     ]
     lab = Lab(folder, environment)
+    guard = _guard(lab)
     try:
         for command in (munge, ["slurmctld"], ["slurmd"]):
             lab.call(*command)
@@ -135,6 +136,15 @@ def slurm_lab(folder: Path) -> Iterator[Lab]:
         yield lab
     finally:
         _end(lab)
+        guard.kill()
+        guard.wait()
+
+
+def _guard(lab: Lab) -> subprocess.Popen[bytes]:
+    """Ends the lab should this process be killed before it can."""
+    alive, pid_files = f"kill -0 {os.getpid()}", lab.folder / "run"
+    script = f"while {alive} 2>/dev/null; do sleep 1; done; scancel --user=root; sleep 3; kill $(cat {pid_files}/*.pid)"
+    return subprocess.Popen(["sh", "-c", script], env=lab.environment, start_new_session=True)
 
 
 def _await_idle(lab: Lab, seconds: float = 30) -> None:
