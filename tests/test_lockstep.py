@@ -302,6 +302,7 @@ def test_a_run_that_diverges_is_an_outcome_and_its_neighbours_go_on(
         steps = update(self, slots, *rest)
         if victim in slots and int(self.adapters.steps[victim]) == 3:
             self.adapters.values[victim].fill_(torch.nan)
+            self.adapters.publish(slice(victim, victim + 1))
         return steps
 
     monkeypatch.setattr(Policy, "update", poisoned)

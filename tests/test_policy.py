@@ -45,6 +45,7 @@ def stir(policy: Policy, seed: int = 0) -> None:
     """Gives every slot an adapter that does something."""
     torch.manual_seed(seed)
     policy.adapters.values.normal_(std=0.2)
+    policy.adapters.publish(slice(None))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -164,6 +165,7 @@ def test_not_a_number_ends_one_run_and_leaves_its_neighbours_alone() -> None:
     rows = [some_turns(rng), some_turns(rng), some_turns(rng)]
     sound, broken = make_policy(3), make_policy(3)
     broken.adapters.values[1] = float("nan")
+    broken.adapters.publish(slice(1, 2))
     advantages = [0.5, 0.5, -0.5]
     expected = sound.update(range(3), [(WIDTHS, rows)], list(advantages))
     steps = broken.update(range(3), [(WIDTHS, rows)], list(advantages))

@@ -15,10 +15,10 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
 from wireheading.config import LoraConfig
 from wireheading.errors import InputError
+from wireheading.policy.joint import JointLinear
 from wireheading.streams import uniforms
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -32,8 +32,10 @@ class Joint:
 
     Attributes:
         a: The layers' first factors, one above the other: `[slots, layers * rank, in]`.
-        bs: Each layer's second factor, `[slots, out, rank]`.
-        gate: For each slot 1 or 0, `[slots, 1, 1]`; None where all adapters are on.
+        bs: Each layer's second factor, `[slots, out, rank]`, where a backward pass is to follow; else empty.
+        b: Where the policy speaks, all second factors, transposed and scaled, along the diagonal of one matrix:
+            `[slots, layers * rank, out of all layers]`.
+        own: 1 where a slot meets its own adapter and that is on, else 0: `[slots, slots]`.
     """
 
     def __init__(self, layers: Sequence[nn.Linear], scale: float):
@@ -42,19 +44,17 @@ class Joint:
         self.scale = scale
         self.outs = [layer.out_features for layer in layers]
         self.a: Tensor
-        self.bs: Sequence[Tensor]
-        self.gate: Tensor | None = None
-        # Layers that hold their weights in 4 bits, or only some of which have a bias, are computed one by one.
-        plain = all(type(layer) is nn.Linear for layer in layers) and len({layer.bias is None for layer in layers}) == 1
-        self.weight = _joined(layers, "weight") if plain else None
-        self.bias = _joined(layers, "bias") if plain and layers[0].bias is not None else None
+        self.bs: Sequence[Tensor] = []
+        self.b: Tensor
+        self.own: Tensor
+        self.base = JointLinear(layers)
         self._input: Tensor | None = None
-        self._outputs: list[Tensor] = []
+        self._outputs: Sequence[Tensor] = []
 
     def output(self, x: Tensor, layer: int) -> Tensor:
         """One layer's output. The layers are asked in turn, with the same input."""
         if layer == 0:
-            self._input, self._outputs = x, self._compute(x)
+            self._input, self._outputs = x, self._trained(x) if self.bs else self._spoken(x)
         assert x is self._input, "layers that were joined are given different inputs"
         output = self._outputs[layer]
         if layer == len(self.layers) - 1:
@@ -62,36 +62,32 @@ class Joint:
             self._input, self._outputs = None, []
         return output
 
-    def _compute(self, x: Tensor) -> list[Tensor]:
-        """`W x + scale * B A x` of every layer."""
-        inner, ys = self._inner(x), self._base(x)
-        parts = inner.chunk(len(self.layers), dim=-1)
-        return [self._add(y, part, b.transpose(1, 2)) for y, part, b in zip(ys, parts, self.bs, strict=True)]
-
-    def _base(self, x: Tensor) -> Sequence[Tensor]:
-        if self.weight is None:
-            return [layer(x) for layer in self.layers]
-        return list(functional.linear(x, self.weight, self.bias).split(self.outs, dim=-1))
-
-    def _inner(self, x: Tensor) -> Tensor:
+    def _trained(self, x: Tensor) -> Sequence[Tensor]:
+        """`W x + scale * B A x` of every layer, with its graph."""
+        ys = self.base(x).split(self.outs, dim=-1)
         slots = self.a.shape[0]
         inner = torch.bmm(x.reshape(slots, -1, x.shape[-1]).to(self.a.dtype), self.a.transpose(1, 2))
-        return inner if self.gate is None else inner * self.gate.to(inner.dtype)
+        deltas = [
+            torch.bmm(part, b.transpose(1, 2)).view(y.shape)
+            for y, part, b in zip(ys, inner.chunk(len(ys), dim=-1), self.bs, strict=True)
+        ]
+        return [torch.add(y, delta, alpha=self.scale).to(y.dtype) for y, delta in zip(ys, deltas, strict=True)]
 
-    def _add(self, y: Tensor, inner: Tensor, b: Tensor) -> Tensor:
-        delta = torch.bmm(inner, b).view(y.shape)
-        if torch.is_grad_enabled():
-            return torch.add(y, delta, alpha=self.scale).to(y.dtype)
-        return y.add_(delta, alpha=self.scale)
-
-
-def _joined(layers: Sequence[nn.Linear], name: str) -> Tensor:
-    """The layers' weights or biases one above the other, of which the layers keep parts instead of copies."""
-    parts = [getattr(layer, name) for layer in layers]
-    whole = torch.cat([part.detach() for part in parts])
-    for layer, part in zip(layers, whole.split([len(part) for part in parts]), strict=True):
-        setattr(layer, name, nn.Parameter(part, requires_grad=False))
-    return whole
+    def _spoken(self, x: Tensor) -> Sequence[Tensor]:
+        """The same in the base model's type, added in place."""
+        y = self.base(x)
+        slots, inner_size, size = self.a.shape
+        if x.shape[:2] == (slots, 1):
+            # A batch of products with one row each is slow. Every row is multiplied with the factors of all slots, and
+            # of what comes out its own slot's part alone is kept.
+            inner = (x.view(slots, size) @ self.a.view(-1, size).T).view(slots, slots, inner_size)
+            inner = (inner * self.own.unsqueeze(-1)).view(slots, -1)
+            y.view(slots, -1).addmm_(inner, self.b.view(-1, y.shape[-1]))
+        else:
+            inner = torch.bmm(x.reshape(slots, -1, size), self.a.transpose(1, 2))
+            y.view(slots, -1, y.shape[-1]).baddbmm_(inner * self.own.diagonal().view(-1, 1, 1), self.b)
+        outputs: Sequence[Tensor] = y.split(self.outs, dim=-1)
+        return outputs
 
 
 class StackedLora(nn.Module):
@@ -116,13 +112,33 @@ class Group:
         shapes: Shapes of the matrices that lie one after the other: the joint A, then each layer's B.
         size: Parameters of all of them.
         joint: The layers.
+        spoken: What the joint multiplies with while the policies of all slots speak, its `a` and its `b`.
     """
 
-    def __init__(self, names: tuple[str, ...], layers: Sequence[nn.Linear], rank: int, scale: float):
+    def __init__(
+        self, names: tuple[str, ...], layers: Sequence[nn.Linear], config: LoraConfig, slots: int, dtype: torch.dtype
+    ):
+        """Joins the layers and makes room for what the policies of so many slots speak with."""
         self.names = names
+        self.rank = rank = config.rank
         self.shapes = [(len(names) * rank, layers[0].in_features), *((layer.out_features, rank) for layer in layers)]
         self.size = sum(math.prod(shape) for shape in self.shapes)
-        self.joint = Joint(layers, scale)
+        self.joint = Joint(layers, config.alpha / rank)
+        device = layers[0].weight.device
+        a = torch.zeros(slots, *self.shapes[0], dtype=dtype, device=device)
+        b = torch.zeros(slots, len(a[0]), sum(self.joint.outs), dtype=dtype, device=device)
+        self.spoken = a, b
+
+    def publish(self, part: Tensor, slots: slice) -> None:
+        """Lets the policies of some slots speak with what their part of the flat tensor holds."""
+        spoken_a, spoken_b = (matrix[slots] for matrix in self.spoken)
+        a, *bs = self.matrices(part)
+        spoken_a.copy_(a)
+        column = 0
+        for index, b in enumerate(bs):
+            rows = slice(index * self.rank, (index + 1) * self.rank)
+            spoken_b[:, rows, column : column + b.shape[1]] = b.transpose(1, 2) * self.joint.scale
+            column += b.shape[1]
 
     def matrices(self, part: Tensor) -> list[Tensor]:
         """Views of the matrices in this group's part of the flat tensor, `[slots, size]`."""
@@ -134,16 +150,17 @@ class Adapters:
     """The adapters of all slots of a model, with their gradients and AdamW's state.
 
     Attributes:
-        values: The adapters' parameters, `[slots, parameters]`.
-        spoken: The same parameters in the base model's type, with which the policy samples: what rounding them changes
-            is less than what rounding their sum with the base layer's output changes.
+        values: The adapters' parameters, `[slots, parameters]`. The policies speak with a copy in the base model's
+            type (`Group.spoken`): what rounding it changes is less than what rounding its sum with the base layer's
+            output changes.
         grads: Their gradients in the same shape; a backward pass adds to them.
         exp_avg: AdamW's first moments, likewise.
         exp_avg_sq: AdamW's second moments, likewise.
         steps: Updates that each slot has had, `[slots]`.
-        gate: For each slot 1 where its adapter is on and 0 where the base model speaks, while gates are in use.
-        selected: What `select` chose: first slot, one past the last, whether gated. Where two selections are equal,
-            so are all addresses that a forward pass reads.
+        sound: For each slot 1, or not a number where a parameter is not finite: `[slots]`.
+        own: On the diagonal what is in `sound`, or 0 where an adapter is off, and 0 elsewhere: `[slots, slots]`.
+        selected: The slots that `select` chose. Where two selections are equal, so are all addresses that a forward
+            pass reads.
     """
 
     def __init__(self, model: nn.Module, config: LoraConfig, slots: int):
@@ -164,24 +181,24 @@ class Adapters:
         parameter = next(model.parameters())
         dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
         self.config = config
-        self.scale = config.alpha / config.rank
         groups: dict[str, list[str]] = {}
         for name in targets:
             # The output projection reads another input than the other three.
             parent, _, child = name.rpartition(".")
             groups.setdefault(name if child == "o_proj" else parent, []).append(name)
         self.groups = [
-            Group(tuple(names), [targets[name] for name in names], config.rank, self.scale) for names in groups.values()
+            Group(tuple(names), [targets[name] for name in names], config, slots, parameter.dtype)
+            for names in groups.values()
         ]
         size = sum(group.size for group in self.groups)
         self.values = torch.zeros(slots, size, dtype=dtype, device=parameter.device)
-        self.spoken = self.values if parameter.dtype == dtype else self.values.to(parameter.dtype)
         self.grads = torch.zeros_like(self.values)
         self.exp_avg = torch.zeros_like(self.values)
         self.exp_avg_sq = torch.zeros_like(self.values)
         self.steps = torch.zeros(slots, dtype=torch.int64)
-        self.gate = torch.ones(slots, dtype=dtype, device=parameter.device)
-        self.selected: tuple[int, int, bool] = (0, 0, False)
+        self.own = torch.eye(slots, dtype=parameter.dtype, device=parameter.device)
+        self.sound = torch.ones_like(self.own[0])
+        self.selected = range(0)
         for group in self.groups:
             for index, name in enumerate(group.names):
                 parent, _, child = name.rpartition(".")
@@ -212,19 +229,22 @@ class Adapters:
             gate: For each of them 1 where the adapter is on and 0 where the base model speaks; all on if None.
             trained: Whether a backward pass follows, which then adds to `grads`; else the policy speaks.
         """
-        self.gate[slots.start : slots.stop] = 1.0 if gate is None else gate
         part = slice(slots.start, slots.stop)
-        values = self._matrices((self.values if trained else self.spoken)[part])
-        grads = self._matrices(self.grads[part])
-        for group, leaves, leaf_grads in zip(self.groups, values, grads, strict=True):
-            if trained:
-                for leaf, grad in zip(leaves, leaf_grads, strict=True):
+        self.own.diagonal()[part] = self.sound[part] if gate is None else self.sound[part] * gate.to(self.own)
+        for group in self.groups:
+            joint = group.joint
+            joint.a, joint.b = (matrix[part] for matrix in group.spoken)
+            joint.own, joint.bs = self.own[part, part], []
+        if trained:
+            for group, leaves, grads in zip(
+                self.groups, self._matrices(self.values[part]), self._matrices(self.grads[part]), strict=True
+            ):
+                for leaf, grad in zip(leaves, grads, strict=True):
                     leaf.requires_grad_()
                     # The gradient is accumulated in place, in the slots' part of the flat tensor.
                     leaf.grad = grad
-            group.joint.a, *group.joint.bs = leaves
-            group.joint.gate = None if gate is None else self.gate[part].view(-1, 1, 1)
-        self.selected = (slots.start, slots.stop, gate is not None)
+                group.joint.a, *group.joint.bs = leaves
+        self.selected = slots
 
     def state(self, slot: int) -> dict[str, Tensor]:
         """A copy of everything that a slot's next update depends on."""
@@ -243,9 +263,12 @@ class Adapters:
         self.publish(slice(slot, slot + 1))
 
     def publish(self, part: slice) -> None:
-        """Lets the policy of some slots speak with their new parameters."""
-        if self.spoken is not self.values:
-            self.spoken[part] = self.values[part]
+        """Lets the policies of some slots speak with their new parameters."""
+        values = self.values[part]
+        self.sound[part] = torch.where(values.isfinite().all(dim=1), 1.0, torch.nan)
+        # Every row is multiplied with all slots' factors, and zero times infinity would reach the neighbours.
+        for group, own in zip(self.groups, self._parts(values.nan_to_num(0.0, 0.0, 0.0)), strict=True):
+            group.publish(own, part)
 
     def save_peft(self, slot: int, folder: Path, base: str) -> None:
         """Writes a slot's adapter so that `PeftModel.from_pretrained` loads it."""
@@ -268,8 +291,12 @@ class Adapters:
 
     def _matrices(self, whole: Tensor) -> list[list[Tensor]]:
         """For each group of layers the views `[slots, out, in]` of its matrices: the joint A, then each layer's B."""
-        parts = whole.detach().split([group.size for group in self.groups], dim=1)
-        return [group.matrices(part) for group, part in zip(self.groups, parts, strict=True)]
+        return [group.matrices(part) for group, part in zip(self.groups, self._parts(whole), strict=True)]
+
+    def _parts(self, whole: Tensor) -> Sequence[Tensor]:
+        """For each group of layers its part of a flat tensor, `[slots, size]`."""
+        parts: Sequence[Tensor] = whole.detach().split([group.size for group in self.groups], dim=1)
+        return parts
 
     def _views(self, whole: Tensor) -> dict[tuple[str, str], Tensor]:
         """The factors of each layer by its name and `a` or `b`."""

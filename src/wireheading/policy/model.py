@@ -20,8 +20,8 @@ from wireheading.errors import InputError
 from wireheading.fetching import check_model
 from wireheading.policy.attention import use_exact_attention
 from wireheading.policy.chat import Chat
+from wireheading.policy.fusing import fuse
 from wireheading.policy.lora import TARGETS
-from wireheading.policy.norms import fuse_norms
 
 
 def load_model(
@@ -82,7 +82,7 @@ def prepare(model: PreTrainedModel) -> None:
     """Freezes a model and lets it compute as all policies do."""
     model.requires_grad_(False).eval()
     use_exact_attention(model)
-    fuse_norms(model)
+    fuse(model)
     # The adapters' products with a base of 16 bits need no more digits than its own have; a GPU is faster with fewer.
     torch.backends.cuda.matmul.allow_tf32 = model.dtype == torch.bfloat16
 
