@@ -1,4 +1,4 @@
-"""Attention that takes masks of booleans, caps scores if a model asks for it, and decodes without copying the cache."""
+"""Attention in the model's own precision, which can cap scores and decodes without copying the cache."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import eager_mask
 
 _NAME = "exact"
 
 
 def use_exact_attention(model: PreTrainedModel) -> None:
-    """Chooses an attention that works in the model's own precision and takes masks of booleans.
+    """Chooses an attention that works in the model's own precision.
 
     transformers' plain attention, which Gemma-2 would get, computes its softmax in float32 whatever the model's type.
     """
@@ -62,7 +62,7 @@ def plain_attention(
         query: `[rows, heads, queries, size]`.
         key: `[rows, key heads, keys, size]`.
         value: The same shape as the keys.
-        attention_mask: Which keys a query sees, `[rows, 1, queries, keys]`, bool; None for all before it.
+        attention_mask: What is added to the scores, `[rows, 1, queries, keys]`; None where a query sees all before it.
         scaling: Factor of the scores.
         softcap: Bound of the scores; None for none.
         dropout: Must be zero: the sampled and the trained policy are one function.
@@ -81,13 +81,11 @@ def plain_attention(
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if attention_mask is None:
-        attention_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(
-            scores.shape[-1] - queries
-        )
-    weights = torch.softmax(torch.where(attention_mask, scores, -torch.inf), dim=-1)
+        attention_mask = scores.new_full(scores.shape[-2:], -torch.inf).triu(scores.shape[-1] - queries + 1)
+    weights = torch.softmax(scores + attention_mask, dim=-1)
     output = torch.bmm(weights.view(rows * shared, -1, weights.shape[-1]), values)
     return output.view(rows, heads, queries, size).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(_NAME, attention)
-AttentionMaskInterface.register(_NAME, sdpa_mask)
+AttentionMaskInterface.register(_NAME, eager_mask)

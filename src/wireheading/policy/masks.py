@@ -35,11 +35,14 @@ def causal(filled: Tensor, start: int, stop: int) -> Tensor:
     return (filled[:, None, :stop] & earlier) | itself
 
 
-def model_mask(config: PretrainedConfig, visible: Tensor, queries: Tensor, keys: Tensor) -> Mask:
-    """A mask `[rows, 1, queries, keys]` of booleans, or one for each kind of a model's layers.
+def model_mask(config: PretrainedConfig, dtype: torch.dtype, visible: Tensor, queries: Tensor, keys: Tensor) -> Mask:
+    """A mask `[rows, 1, queries, keys]` to add to a model's scores, or one for each kind of its layers.
+
+    From a mask of booleans every layer would make this one for itself.
 
     Args:
         config: The model's config, which tells whether layers have a sliding window.
+        dtype: The model's type.
         visible: Which columns each query sees, `[rows, queries, keys]`, bool.
         queries: Positions of the queries' tokens, `[rows, queries]`.
         keys: Positions of the keys' tokens, `[rows, keys]`.
@@ -47,10 +50,14 @@ def model_mask(config: PretrainedConfig, visible: Tensor, queries: Tensor, keys:
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     if window is None:
-        full = visible[:, None]
+        full = _additive(visible, dtype)
         return full if kinds is None else dict.fromkeys(set(kinds), full)
     near: Tensor = queries[:, :, None] - keys[:, None, :] < window
-    sliding = (visible & near)[:, None]
+    sliding = _additive(visible & near, dtype)
     if kinds is None:
         return sliding
-    return {"full_attention": visible[:, None], "sliding_attention": sliding}
+    return {"full_attention": _additive(visible, dtype), "sliding_attention": sliding}
+
+
+def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -torch.inf)[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -305,7 +305,7 @@ class Conversation:
         logits: Tensor = self.model(
             input_ids=tokens,
             position_ids=queries,
-            attention_mask=model_mask(self.model.config, visible, queries, keys),
+            attention_mask=model_mask(self.model.config, self.model.dtype, visible, queries, keys),
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=keep,
@@ -336,7 +336,8 @@ def draw(logits: Tensor, uniform: Tensor | None, temperature: float) -> tuple[Te
     """
     logprobs = torch.log_softmax(logits / temperature, dim=-1)
     token = logits.argmax(dim=-1) if uniform is None else _invert(logprobs, uniform)
-    good = torch.isfinite(logits).all(dim=-1)
+    # A sum is finite if all of its parts are, and summed up faster in two steps.
+    good = torch.isfinite(logits.view(len(logits), -1, _block(logits.shape[-1])).sum(dim=-1).sum(dim=-1))
     return token, logprobs.gather(-1, token.unsqueeze(-1)).squeeze(-1), good
 
 
@@ -347,13 +348,18 @@ def _invert(logprobs: Tensor, uniform: Tensor) -> Tensor:
     token's block first, since a GPU sums up one long row slowly.
     """
     vocabulary = logprobs.shape[-1]
-    size = math.isqrt(vocabulary - 1) + 1
-    probabilities = nn.functional.pad(logprobs.double().exp(), (0, size * size - vocabulary))
-    blocks = probabilities.view(-1, size, size)
+    size = _block(vocabulary)
+    blocks = logprobs.double().exp().view(-1, vocabulary // size, size)
     ends = blocks.sum(dim=-1).cumsum(dim=-1)
     target = uniform.unsqueeze(-1) * ends[:, -1:]
-    block = torch.searchsorted(ends, target, right=True).clamp(max=size - 1)
+    block = torch.searchsorted(ends, target, right=True).clamp(max=vocabulary // size - 1)
     before = nn.functional.pad(ends, (1, 0)).gather(1, block)
     within = blocks.gather(1, block.unsqueeze(-1).expand(-1, 1, size)).squeeze(1).cumsum(dim=-1)
     place = torch.searchsorted(within, target - before, right=True)
     return (block * size + place).squeeze(-1).clamp(max=vocabulary - 1)
+
+
+@cache
+def _block(vocabulary: int) -> int:
+    """The size of equal blocks of a vocabulary of which there are about as many."""
+    return next(size for size in range(math.isqrt(vocabulary), vocabulary + 1) if vocabulary % size == 0)

@@ -85,7 +85,7 @@ def teacher_forced(
     logits = model(
         input_ids=tokens[:, :-1],
         position_ids=positions,
-        attention_mask=model_mask(model.config, causal(filled, 0, columns - 1), positions, positions),
+        attention_mask=model_mask(model.config, model.dtype, causal(filled, 0, columns - 1), positions, positions),
         use_cache=False,
         logits_to_keep=keep - 1,
     ).logits
