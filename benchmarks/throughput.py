@@ -28,7 +28,6 @@ import torch
 import transformers
 import yaml
 from baselines import Generate, OneRun, TokenByToken
-from quantized import quantized_llama
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -280,6 +279,9 @@ def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Stu
     if case.model == "demo":
         config["seeds"] = SEEDS[: max(1, case.slots // 9)]
         model, chat = load_model(DEMO_MODEL, "float32", device)
+        if case.case != "engine":
+            model = AutoModelForCausalLM.from_pretrained(DEMO_MODEL, dtype=torch.float32, device_map={"": device})
+            stock(model)
         study = load_study(config)
         return model, chat, study, {task: read_items(DEMO_DATA[task] / "train.jsonl") for task in study.tasks}
     config["seeds"] = list(range(-(-case.slots // 3)))
@@ -292,15 +294,24 @@ def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Stu
         architecture = shape.pop("architecture", "llama")
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         if architecture == "llama-nf4":
+            # What it needs is not installed wherever the other shapes can be measured.
+            from quantized import quantized_llama
+
             model = quantized_llama(LlamaConfig(**shape), device)
         else:
             config_class = {"llama": LlamaConfig, "gemma2": Gemma2Config}[architecture]
             model = AutoModelForCausalLM.from_config(config_class(**shape), dtype=dtype)
-    prepare(model)
+    (prepare if case.case == "engine" else stock)(model)
     chat = Chat(AutoTokenizer.from_pretrained(DEMO_MODEL), GenerationConfig())
     chat.stop_tokens = frozenset([SHAPES[case.model]["vocab_size"]])
     items = read_items(DEMO_DATA["summarization"] / "train.jsonl")
     return model, chat, load_study(config), {"summarization": [{**item, "text": item["text"] * 8} for item in items]}
+
+
+def stock(model: PreTrainedModel) -> None:
+    """Freezes a model and leaves it as transformers gives it, for the baselines."""
+    model.requires_grad_(False).eval()
+    torch.backends.cuda.matmul.allow_tf32 = model.dtype == torch.bfloat16
 
 
 def batched(runs: Sequence[Run], size: int, study: Study) -> Iterator[list[Run]]:
