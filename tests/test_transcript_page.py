@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from analysis import made_up_evaluation
 from browser import CHROMIUM, Page, browsing
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,13 +71,17 @@ def write_run(study: Study, run: Run, rows: Sequence[Mapping[str, Any]], **chang
     transcript = transcript_path(path)
     write_transcript(transcript, rows)
     sums = {transcript.name: sha256_of(transcript)}
-    record = make_record(study, run, {}, "complete", None, rows, {}, sums, {}, {"code": "x"})
+    timing = {"first_round": 0, "rounds": len(rows), "seconds": 1.0, "evaluating_seconds": 0.0}
+    provenance = {"code": "made-up", "device": "none", "written": "2026-01-01T00:00:00+00:00"}
+    held_out = made_up_evaluation(np.random.default_rng(0), 5)
+    evaluations = {0: held_out, study.rounds: held_out}
+    record = make_record(study, run, {}, "complete", None, rows, evaluations, sums, timing, provenance)
     write_record(path, record | changes)
 
 
 def study_in(folder: Path, **changes: Any) -> Study:
-    return load_study({**changed(rounds=12, seeds=[1], conditions=["control", "selfgrade"]), **changes} | {
-        "results": str(folder / "results")})  # fmt: skip
+    settings = {"rounds": 12, "seeds": [1], "conditions": ["control", "selfgrade"], "evaluation": {"midway_rounds": []}}
+    return load_study(changed(results=str(folder / "results"), **(settings | changes)))
 
 
 def embedded(page: bytes) -> Any:
