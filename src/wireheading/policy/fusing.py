@@ -1,6 +1,7 @@
 """Parts of a decoder layer in fewer operations than transformers' own code takes for the same formulas.
 
-A decode step of any model, and the update of a small one, is made of many operations that are short.
+A decode step is made of many operations that are short. An update is not: there, gradients of what was joined would be
+copied to be joined as well, which takes longer than what it saves.
 """
 
 from __future__ import annotations
@@ -57,8 +58,11 @@ def _fuse_gate(module: Any) -> None:
 
 
 def _gated(module: Any, joint: JointLinear, x: Tensor) -> Tensor:
+    if torch.is_grad_enabled():
+        output: Tensor = type(module).forward(module, x)
+        return output
     gate, up = joint(x).chunk(2, dim=-1)
-    output: Tensor = module.down_proj(module.act_fn(gate) * up)
+    output = module.down_proj(module.act_fn(gate) * up)
     return output
 
 
@@ -70,7 +74,10 @@ def _fuse_rotation(modules: list[Any]) -> None:
     for module in attentions:
         # The layer's own code, with another function where it calls this one.
         forward = type(module).forward
-        names = {**forward.__globals__, "apply_rotary_pos_emb": _rotate}
+        names = {
+            **forward.__globals__,
+            "apply_rotary_pos_emb": partial(_rotate, forward.__globals__["apply_rotary_pos_emb"]),
+        }
         module.forward = partial(FunctionType(forward.__code__, names, None, forward.__defaults__), module)
     for module in modules:
         if type(module).__name__.endswith("RotaryEmbedding"):
@@ -93,12 +100,17 @@ def _instructions(function: Any) -> tuple[object, ...]:
 
 def _signed(forward: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     cos, sin = forward(*args, **kwargs)
+    if torch.is_grad_enabled():
+        return cos, sin
     first, second = sin.chunk(2, dim=-1)
     return cos, torch.cat([-first, second], dim=-1)
 
 
-def _rotate(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+def _rotate(theirs: Any, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """Rotates queries and keys, `[rows, heads, columns, size]`, by angles `[rows, columns, size]`."""
+    if torch.is_grad_enabled():
+        queries, keys = theirs(query, key, cos, sin)
+        return queries, keys
     cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
     both = torch.cat([query, key], dim=1)
     first, second = both.chunk(2, dim=-1)

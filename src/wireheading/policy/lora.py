@@ -132,7 +132,8 @@ class Group:
     def publish(self, part: Tensor, slots: slice) -> None:
         """Lets the policies of some slots speak with what their part of the flat tensor holds."""
         spoken_a, spoken_b = (matrix[slots] for matrix in self.spoken)
-        a, *bs = self.matrices(part)
+        # Every row is multiplied with all slots' factors, and zero times infinity would reach the neighbours.
+        a, *bs = self.matrices(part.nan_to_num(0.0, 0.0, 0.0))
         spoken_a.copy_(a)
         column = 0
         for index, b in enumerate(bs):
@@ -265,9 +266,8 @@ class Adapters:
     def publish(self, part: slice) -> None:
         """Lets the policies of some slots speak with their new parameters."""
         values = self.values[part]
-        self.sound[part] = torch.where(values.isfinite().all(dim=1), 1.0, torch.nan)
-        # Every row is multiplied with all slots' factors, and zero times infinity would reach the neighbours.
-        for group, own in zip(self.groups, self._parts(values.nan_to_num(0.0, 0.0, 0.0)), strict=True):
+        self.sound[part] = torch.where(values.sum(dim=1).isfinite(), 1.0, torch.nan)
+        for group, own in zip(self.groups, self._parts(values), strict=True):
             group.publish(own, part)
 
     def save_peft(self, slot: int, folder: Path, base: str) -> None:
