@@ -33,10 +33,9 @@ def fuse(model: nn.Module) -> None:
 
 def _fuse_norm(module: Any) -> None:
     """Root-mean-square norms (arXiv 1910.07467), rounded once instead of twice."""
-    name = type(module).__name__
-    if name.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
+    if _is_of_llama(type(module).forward, modeling_llama.LlamaRMSNorm.forward):
         module.forward = partial(_normalise, module)
-    elif name == "Gemma2RMSNorm":
+    elif type(module).__name__ == "Gemma2RMSNorm":
         # It multiplies by one more than its weight, and in float32 whatever the model's type.
         module.forward = partial(_normalise_wide, module.weight.detach().float() + 1, module.eps)
 
@@ -51,8 +50,8 @@ def _normalise_wide(weight: Tensor, epsilon: float, x: Tensor) -> Tensor:
 
 def _fuse_gate(module: Any) -> None:
     """Gated linear units (arXiv 2002.05202) whose two projections are one product."""
-    if type(module).__name__.endswith("MLP") and all(
-        type(getattr(module, name, None)) is nn.Linear for name in ("gate_proj", "up_proj", "down_proj")
+    if _is_of_llama(type(module).forward, modeling_llama.LlamaMLP.forward) and all(
+        type(layer) is nn.Linear for layer in (module.gate_proj, module.up_proj)
     ):
         module.forward = partial(_gated, module, JointLinear([module.gate_proj, module.up_proj]))
 
@@ -69,7 +68,8 @@ def _gated(module: Any, joint: JointLinear, x: Tensor) -> Tensor:
 def _fuse_rotation(modules: list[Any]) -> None:
     """Rotary position embeddings (arXiv 2104.09864) with the sign in the sine instead of in the halves."""
     attentions = [module for module in modules if hasattr(module, "q_proj") and hasattr(module, "k_proj")]
-    if not all(_rotates_as_llama(module) for module in attentions):
+    # The sine is changed for all of them, so all must be known to take it.
+    if not attentions or not all(_rotates_as_llama(module) for module in attentions):
         return
     for module in attentions:
         # The layer's own code, with another function where it calls this one.
@@ -85,17 +85,20 @@ def _fuse_rotation(modules: list[Any]) -> None:
 
 
 def _rotates_as_llama(attention: nn.Module) -> bool:
-    """Whether an attention layer calls the same functions as Llama's, of which each architecture has its copy."""
+    """Whether an attention layer rotates by functions that are Llama's, of which each architecture has its copy."""
     theirs = sys.modules[type(attention).__module__]
     return "apply_rotary_pos_emb" in type(attention).forward.__code__.co_names and all(
-        _instructions(getattr(theirs, name)) == _instructions(getattr(modeling_llama, name))
+        _is_of_llama(getattr(theirs, name, None), getattr(modeling_llama, name))
         for name in ("apply_rotary_pos_emb", "rotate_half")
     )
 
 
-def _instructions(function: Any) -> tuple[object, ...]:
-    code = function.__code__
-    return code.co_code, code.co_consts, code.co_names
+def _is_of_llama(function: Any, llamas: Any) -> bool:
+    """Whether a function is a copy of one of Llama's: made of the same instructions, whatever it is called."""
+    code, theirs = getattr(function, "__code__", None), llamas.__code__
+    return code is not None and all(
+        getattr(code, part) == getattr(theirs, part) for part in ("co_code", "co_consts", "co_names")
+    )
 
 
 def _signed(forward: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
