@@ -18,23 +18,20 @@ from collections.abc import Callable, Sequence
 
 import torch
 from throughput import Case, measure
-from torch import Tensor, nn
+from torch import nn
 
 from wireheading.policy import fusing, lora
 from wireheading.policy.device import prepare_device
+from wireheading.policy.joint import JointLinear
 
 CASE = Case("engine", "demo", 36, 6)
 
 
-class Separate:
-    """Linear layers that read the same input, computed one by one."""
+class Separate(JointLinear):
+    """Layers that are computed one by one, as those are whose weights do not allow more."""
 
     def __init__(self, layers: Sequence[nn.Linear]):
-        self.layers = layers
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Their outputs side by side."""
-        return torch.cat([layer(x) for layer in self.layers], dim=-1)
+        self.layers, self.weight = layers, None
 
 
 def _left_as_it_is(_: object) -> None:

@@ -44,7 +44,7 @@ from wireheading.lockstep import Job, Live
 from wireheading.policy.chat import Chat
 from wireheading.policy.device import prepare_device
 from wireheading.policy.lora import TARGETS
-from wireheading.policy.model import load_model, prepare
+from wireheading.policy.model import prepare
 from wireheading.policy.policy import Policy
 from wireheading.policy.sampling import Conversation
 from wireheading.tasks import Item
@@ -271,6 +271,7 @@ def step_bytes(model: PreTrainedModel, parameters: int, adapter: int, slots: int
 
 def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Study, dict[str, list[Item]]]:
     """A case's model and study: the demo's own, or random weights with summarization's lengths."""
+    made_ready = prepare if case.case == "engine" else stock
     config = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
     # So many rounds that none is the last, which would be written to disk.
     config["conditions"], config["rounds"] = CONDITIONS, 10**6
@@ -278,10 +279,11 @@ def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Stu
     config["evaluation"] = {"midway_rounds": []}
     if case.model == "demo":
         config["seeds"] = SEEDS[: max(1, case.slots // 9)]
-        model, chat = load_model(DEMO_MODEL, "float32", device)
-        if case.case != "engine":
-            model = AutoModelForCausalLM.from_pretrained(DEMO_MODEL, dtype=torch.float32, device_map={"": device})
-            stock(model)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            DEMO_MODEL, dtype=torch.float32, device_map={"": device}
+        )
+        made_ready(model)
+        chat = Chat(AutoTokenizer.from_pretrained(DEMO_MODEL), model.generation_config)
         study = load_study(config)
         return model, chat, study, {task: read_items(DEMO_DATA[task] / "train.jsonl") for task in study.tasks}
     config["seeds"] = list(range(-(-case.slots // 3)))
@@ -301,7 +303,7 @@ def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Stu
         else:
             config_class = {"llama": LlamaConfig, "gemma2": Gemma2Config}[architecture]
             model = AutoModelForCausalLM.from_config(config_class(**shape), dtype=dtype)
-    (prepare if case.case == "engine" else stock)(model)
+    made_ready(model)
     chat = Chat(AutoTokenizer.from_pretrained(DEMO_MODEL), GenerationConfig())
     chat.stop_tokens = frozenset([SHAPES[case.model]["vocab_size"]])
     items = read_items(DEMO_DATA["summarization"] / "train.jsonl")

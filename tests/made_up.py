@@ -14,6 +14,7 @@ from wireheading.config import Run, Study, load_study
 from wireheading.records import make_record, write_record
 
 ITEMS = 40
+PROVENANCE = {"code": "made-up", "device": "none", "written": "2026-01-01T00:00:00+00:00"}
 
 
 def few_runs(folder: Path, **changes: Any) -> Study:
@@ -66,6 +67,6 @@ def write_runs(
             evaluations=evaluations,
             transcripts={},
             timing={"first_round": 0, "rounds": len(rounds), "seconds": 10.0, "evaluating_seconds": 1.0},
-            provenance={"code": "made-up", "device": "none", "written": "2026-01-01T00:00:00+00:00"},
+            provenance=PROVENANCE,
         )
         write_record(study.record_path(run), record)

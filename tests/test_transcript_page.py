@@ -17,6 +17,7 @@ from analysis import made_up_evaluation
 from browser import CHROMIUM, Page, browsing
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import PROVENANCE
 from test_config import changed
 
 from wireheading.analysis import transcript_page
@@ -72,10 +73,9 @@ def write_run(study: Study, run: Run, rows: Sequence[Mapping[str, Any]], **chang
     write_transcript(transcript, rows)
     sums = {transcript.name: sha256_of(transcript)}
     timing = {"first_round": 0, "rounds": len(rows), "seconds": 1.0, "evaluating_seconds": 0.0}
-    provenance = {"code": "made-up", "device": "none", "written": "2026-01-01T00:00:00+00:00"}
     held_out = made_up_evaluation(np.random.default_rng(0), 5)
     evaluations = {0: held_out, study.rounds: held_out}
-    record = make_record(study, run, {}, "complete", None, rows, evaluations, sums, timing, provenance)
+    record = make_record(study, run, {}, "complete", None, rows, evaluations, sums, timing, PROVENANCE)
     write_record(path, record | changes)
 
 

@@ -26,7 +26,7 @@ def attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor,
     scaling: float,
     softcap: float | None = None,
     dropout: float = 0.0,
@@ -50,7 +50,7 @@ def plain_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor,
     scaling: float,
     softcap: float | None = None,
     dropout: float = 0.0,
@@ -62,7 +62,7 @@ def plain_attention(
         query: `[rows, heads, queries, size]`.
         key: `[rows, key heads, keys, size]`.
         value: The same shape as the keys.
-        attention_mask: What is added to the scores, `[rows, 1, queries, keys]`; None where a query sees all before it.
+        attention_mask: What is added to the scores, `[rows, 1, queries, keys]`.
         scaling: Factor of the scores.
         softcap: Bound of the scores; None for none.
         dropout: Must be zero: the sampled and the trained policy are one function.
@@ -80,8 +80,6 @@ def plain_attention(
     scores = scores.view(rows, heads, queries, -1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    if attention_mask is None:
-        attention_mask = scores.new_full(scores.shape[-2:], -torch.inf).triu(scores.shape[-1] - queries + 1)
     weights = torch.softmax(scores + attention_mask, dim=-1)
     output = torch.bmm(weights.view(rows * shared, -1, weights.shape[-1]), values)
     return output.view(rows, heads, queries, size).transpose(1, 2).contiguous(), None

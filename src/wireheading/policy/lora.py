@@ -231,20 +231,20 @@ class Adapters:
             trained: Whether a backward pass follows, which then adds to `grads`; else the policy speaks.
         """
         part = slice(slots.start, slots.stop)
-        self.own.diagonal()[part] = self.sound[part] if gate is None else self.sound[part] * gate.to(self.own)
-        for group in self.groups:
-            joint = group.joint
-            joint.a, joint.b = (matrix[part] for matrix in group.spoken)
-            joint.own, joint.bs = self.own[part, part], []
         if trained:
-            for group, leaves, grads in zip(
-                self.groups, self._matrices(self.values[part]), self._matrices(self.grads[part]), strict=True
-            ):
+            parts = zip(self.groups, self._matrices(self.values[part]), self._matrices(self.grads[part]), strict=True)
+            for group, leaves, grads in parts:
                 for leaf, grad in zip(leaves, grads, strict=True):
                     leaf.requires_grad_()
                     # The gradient is accumulated in place, in the slots' part of the flat tensor.
                     leaf.grad = grad
                 group.joint.a, *group.joint.bs = leaves
+        else:
+            self.own.diagonal()[part] = self.sound[part] if gate is None else self.sound[part] * gate.to(self.own)
+            for group in self.groups:
+                joint = group.joint
+                joint.a, joint.b = (matrix[part] for matrix in group.spoken)
+                joint.own, joint.bs = self.own[part, part], []
         self.selected = slots
 
     def state(self, slot: int) -> dict[str, Tensor]:
