@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from wireheading.analysis.figures import write_figures
-from wireheading.analysis.heldout_figures import write_heldout_figures
-from wireheading.analysis.paths import Analysis, Tables
+from wireheading.analysis.figures.heldout import write_heldout_figures
+from wireheading.analysis.figures.training import write_figures
 from wireheading.analysis.report import write_analysis
 from wireheading.analysis.tables import write_tables
-from wireheading.config import Run, Study, load_study
-from wireheading.records import make_record, write_record
+from wireheading.records.record import make_record, write_record
+from wireheading.study.config import Run, Study, load_study
+from wireheading.study.paths import Analysis, Tables
 
 ROOT = Path(__file__).parents[1]
 RUNS_A_SEED = 5 * 2 * 5

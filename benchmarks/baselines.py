@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from wireheading.config import Study
 from wireheading.policy.chat import Chat
 from wireheading.policy.lora import TARGETS
-from wireheading.policy.sampling import Sampled, draw
-from wireheading.policy.updating import Step, Turn
+from wireheading.policy.session import Sampled, draw
+from wireheading.policy.update import Step, Turn
+from wireheading.study.config import Study
 
 
 class OneRun:

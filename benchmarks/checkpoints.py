@@ -19,8 +19,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from wireheading.checkpoints import save_checkpoint
-from wireheading.config import Study, load_study
+from wireheading.engine.checkpoints import save_checkpoint
+from wireheading.study.config import Study, load_study
 
 LAYERS, WIDTH, KEY_WIDTH = 32, 4096, 1024
 """Llama-3.1-8B: decoder layers, hidden size, and the width of its keys and values."""

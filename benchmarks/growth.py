@@ -24,12 +24,12 @@ import torch
 import yaml
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from wireheading.config import LoraConfig, OptimizerConfig, load_study
 from wireheading.policy.chat import Chat
 from wireheading.policy.device import prepare_device
 from wireheading.policy.model import prepare
 from wireheading.policy.policy import Policy
-from wireheading.policy.updating import Turn, Width
+from wireheading.policy.update import Turn, Width
+from wireheading.study.config import LoraConfig, OptimizerConfig, load_study
 
 ROOT = Path(__file__).parents[1]
 SLOTS = (1, 3, 9, 18, 36, 72)

@@ -14,9 +14,9 @@ from pathlib import Path
 import yaml
 from transformers import Gemma2Config, LlamaConfig, MistralConfig, PretrainedConfig
 
-from wireheading.config import Run, Study, load_study
-from wireheading.memory import GB, Estimate, estimate, with_checkpointing, with_engine
+from wireheading.engine.memory import GB, Estimate, estimate, with_checkpointing, with_engine
 from wireheading.policy.model import read_config
+from wireheading.study.config import Run, Study, load_study
 
 ROOT = Path(__file__).parents[1]
 

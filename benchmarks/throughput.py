@@ -37,16 +37,16 @@ from transformers import (
     PreTrainedModel,
 )
 
-from wireheading.config import Run, Study, load_study
-from wireheading.data import read_items
-from wireheading.experiment import EndRound, GradeNext, Respond, Update, experiment
-from wireheading.lockstep import Job, Live
+from wireheading.engine.experiment import EndRound, GradeNext, Respond, Update, experiment
+from wireheading.engine.job import Job, Live
+from wireheading.inputs.items import read_items
 from wireheading.policy.chat import Chat
 from wireheading.policy.device import prepare_device
 from wireheading.policy.lora import TARGETS
 from wireheading.policy.model import prepare
 from wireheading.policy.policy import Policy
-from wireheading.policy.sampling import Conversation
+from wireheading.policy.session import Conversation
+from wireheading.study.config import Run, Study, load_study
 from wireheading.tasks import Item
 
 ROOT = Path(__file__).parents[1]

@@ -10,8 +10,8 @@ import numpy as np
 from analysis import made_up_evaluation, made_up_rounds
 from test_config import changed
 
-from wireheading.config import Run, Study, load_study
-from wireheading.records import make_record, write_record
+from wireheading.records.record import make_record, write_record
+from wireheading.study.config import Run, Study, load_study
 
 ITEMS = 40
 PROVENANCE = {"code": "made-up", "device": "none", "written": "2026-01-01T00:00:00+00:00"}

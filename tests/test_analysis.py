@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from wireheading.analysis.figures import interval, write_figures
+from wireheading.analysis.figures.training import interval, write_figures
 from wireheading.analysis.tables import edges
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from wireheading import checkpoints
-from wireheading.checkpoints import CheckpointError, holding, load_checkpoint, save_checkpoint
+from wireheading.engine import checkpoints
+from wireheading.engine.checkpoints import CheckpointError, holding, load_checkpoint, save_checkpoint
 from wireheading.files import WriteError
 
 

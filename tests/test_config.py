@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from wireheading.config import ConfigError, Run, Study, json_schema, load_study
+from wireheading.study.config import ConfigError, Run, Study, json_schema, load_study
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
@@ -39,7 +39,7 @@ def test_every_config_of_the_repository_is_valid(path: Path) -> None:
 
 def test_the_schema_in_the_repository_is_the_one_of_the_code() -> None:
     path = ROOT / "workflow" / "schemas" / "config.schema.json"
-    assert path.read_text(encoding="utf-8") == json_schema(), f"run: python -m wireheading.config > {path}"
+    assert path.read_text(encoding="utf-8") == json_schema(), f"run: python -m wireheading.study.config > {path}"
 
 
 def test_every_key_is_described() -> None:

@@ -8,9 +8,9 @@ import huggingface_hub
 import pytest
 from test_config import changed
 
-from wireheading.config import ConfigError, TaskConfig, load_study
-from wireheading.data import DataError, find_commit, freeze_items, read_items, write_items
 from wireheading.errors import InputError
+from wireheading.inputs.items import DataError, find_commit, freeze_items, read_items, write_items
+from wireheading.study.config import ConfigError, TaskConfig, load_study
 from wireheading.tasks import Item
 
 

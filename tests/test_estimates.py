@@ -27,10 +27,10 @@ from wireheading.analysis.estimates import (
     reliability,
     write_estimates,
 )
-from wireheading.analysis.paths import Tables
 from wireheading.analysis.tables import write_tables
-from wireheading.config import Run
-from wireheading.records import read_record
+from wireheading.records.record import read_record
+from wireheading.study.config import Run
+from wireheading.study.paths import Tables
 
 NAN = math.nan
 

@@ -15,8 +15,8 @@ from hub import COMMIT, serving
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from wireheading.errors import InputError
-from wireheading.fetching import INDEX, fetch_model, model_digests
 from wireheading.files import sha256_of
+from wireheading.inputs.models import INDEX, fetch_model, model_digests
 from wireheading.policy.model import load_model
 
 SECRET = "hf_this_must_not_be_told"
@@ -133,7 +133,7 @@ def test_digests_are_kept_until_a_file_changes(copy: Path, tmp_path: Path, monke
         hashed.append(path)
         return sha256_of(path)
 
-    monkeypatch.setattr("wireheading.fetching.sha256_of", counted)
+    monkeypatch.setattr("wireheading.inputs.models.sha256_of", counted)
     before = model_digests(tmp_path / "out")
     assert hashed == []
     (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")

@@ -16,7 +16,7 @@ import yaml
 from test_config import ROOT
 from test_original import CONDITIONS, LLAMA, MISTRAL, ROUNDS, TASKS, episode, original_config, results_of_seed
 
-from wireheading.config import Run, load_study
+from wireheading.study.config import Run, load_study
 
 ONLY_123 = re.search(r"^snakemake .*'seeds=\[123\]'", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 

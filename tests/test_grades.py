@@ -8,14 +8,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wireheading.grades import (
+from wireheading.tasks import TASKS
+from wireheading.tasks.grades import (
     Grade,
     read_binary_grade,
     read_binary_grade_original,
     read_unit_grade,
     read_unit_grade_original,
 )
-from wireheading.tasks import TASKS
 
 # The same examples every time, however slow the machine.
 STEADY = settings(derandomize=True, deadline=None)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from test_lockstep import make_study, make_toy, run_all, same
 
-from wireheading.config import Run, Study
-from wireheading.experiment import EndRound
-from wireheading.lockstep import Job, Live, run_job
+from wireheading.engine.experiment import EndRound
+from wireheading.engine.job import Job, Live, run_job
+from wireheading.study.config import Run, Study
 
 EVERY = 5
 """Rounds between two checkpoints."""

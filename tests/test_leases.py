@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from test_config import changed
 
-from wireheading import leases
-from wireheading.config import load_study
+from wireheading.engine import leases
+from wireheading.engine.leases import leased, own_device, visible_devices
 from wireheading.errors import InputError
-from wireheading.leases import leased, own_device, visible_devices
+from wireheading.study.config import load_study
 
 HOLDER = """
 import sys
 from pathlib import Path
-from wireheading.leases import leased
+from wireheading.engine.leases import leased
 with leased(sys.argv[2].split(","), print, int(sys.argv[3]), Path(sys.argv[1]), 0.01) as index:
     print(index, flush=True)
     sys.stdin.readline()

@@ -17,15 +17,15 @@ import torch
 from test_checkpoints import file_size_limit
 from toys import save_toy
 
-from wireheading.checkpoints import CheckpointError, holding
-from wireheading.config import Run, Study, load_study
+from wireheading.engine.checkpoints import CheckpointError, holding
+from wireheading.engine.job import Job, run_job
+from wireheading.engine.stopping import Stopped
 from wireheading.errors import InputError
 from wireheading.files import WriteError, sha256_of
-from wireheading.lockstep import Job, run_job
 from wireheading.policy.policy import Policy
-from wireheading.policy.updating import accumulate
-from wireheading.records import ROUND_ARRAYS, checkpoint_folder, heldout_path, read_record, transcript_path
-from wireheading.stopping import Stopped
+from wireheading.policy.update import accumulate
+from wireheading.records.record import ROUND_ARRAYS, checkpoint_folder, heldout_path, read_record, transcript_path
+from wireheading.study.config import Run, Study, load_study
 
 ROUNDS = 7
 

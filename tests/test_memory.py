@@ -16,10 +16,10 @@ from throughput import LENGTHS, SHAPES
 from toys import save_toy, toy_model
 from transformers import AutoConfig, Gemma2Config, LlamaConfig, PretrainedConfig
 
-from wireheading import memory
-from wireheading.config import Run, Study, load_study
+from wireheading.engine import memory
+from wireheading.engine.memory import GB, Estimate, Tracer, check_memory, estimate
 from wireheading.errors import InputError
-from wireheading.memory import GB, Estimate, Tracer, check_memory, estimate
+from wireheading.study.config import Run, Study, load_study
 
 ROOT = Path(__file__).parents[1]
 

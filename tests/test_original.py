@@ -15,12 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_config import ROOT
 
-from wireheading.analysis.figures import write_figures
-from wireheading.analysis.paths import Tables
+from wireheading.analysis.figures.training import write_figures
 from wireheading.analysis.tables import write_tables
-from wireheading.config import Run, Study, load_study
-from wireheading.original import ResultsFileError, export_results, import_results
-from wireheading.records import (
+from wireheading.records.published import ResultsFileError, export_results, import_results
+from wireheading.records.record import (
     ITEM_ARRAYS,
     ROUND_ARRAYS,
     imported_path,
@@ -29,6 +27,8 @@ from wireheading.records import (
     read_record,
     write_record,
 )
+from wireheading.study.config import Run, Study, load_study
+from wireheading.study.paths import Tables
 
 LLAMA, MISTRAL = "meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mistral-7B-Instruct-v0.3"
 TASKS = ("sentiment", "arithmetic", "summarization")

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from families import save_family
 
-from wireheading.config import Study, load_study
+from wireheading.study.config import Study, load_study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

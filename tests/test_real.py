@@ -15,8 +15,8 @@ from families import save_family
 from hub import COMMIT, serving
 from test_data import save_cnn, save_imdb
 
-from wireheading.config import Run, Study, load_study
-from wireheading.records import read_record
+from wireheading.records.record import read_record
+from wireheading.study.config import Run, Study, load_study
 
 ROOT = Path(__file__).parents[1]
 SECRET = "hf_this_must_not_be_told"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from wireheading import records
 from wireheading.files import WriteError
-from wireheading.record_schema import json_schema
-from wireheading.records import RecordError, inspect_record, read_record, write_record
+from wireheading.records import record as records
+from wireheading.records.record import RecordError, inspect_record, read_record, write_record
+from wireheading.records.schema import json_schema
 
 DIGEST = "a" * 64
 
@@ -164,7 +164,7 @@ def test_a_number_that_is_none_is_not_believed(path: Path, constant: str) -> Non
 
 def test_the_schema_in_the_repository_is_the_one_of_the_code() -> None:
     schema = Path(__file__).parents[1] / "workflow" / "schemas" / "record.schema.json"
-    assert schema.read_text(encoding="utf-8") == json_schema(), f"run: python -m wireheading.record_schema > {schema}"
+    assert schema.read_text(encoding="utf-8") == json_schema(), f"run: python -m wireheading.records.schema > {schema}"
 
 
 def test_not_a_number_cannot_be_written(path: Path) -> None:

@@ -14,14 +14,14 @@ import pytest
 from made_up import few_runs, write_runs
 
 from wireheading.analysis.costs import costs
-from wireheading.analysis.heldout_figures import write_heldout_figures
-from wireheading.analysis.overview import overview
-from wireheading.analysis.paths import Analysis, Tables
+from wireheading.analysis.figures.heldout import write_heldout_figures
+from wireheading.analysis.pages.overview import overview
 from wireheading.analysis.report import write_analysis
 from wireheading.analysis.tables import write_tables
-from wireheading.config import Run, Study
-from wireheading.original import import_results
-from wireheading.records import read_record, write_record
+from wireheading.records.published import import_results
+from wireheading.records.record import read_record, write_record
+from wireheading.study.config import Run, Study
+from wireheading.study.paths import Analysis, Tables
 
 FIGURES = {"contrast", "gain_split", "reliability", "validity", "costs"}
 

@@ -9,8 +9,8 @@ from test_config import changed
 from test_records import record
 
 from wireheading import scheduling
-from wireheading.config import Run, Study, load_study
-from wireheading.records import write_record
+from wireheading.records.record import write_record
+from wireheading.study.config import Run, Study, load_study
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,8 @@ import yaml
 from lab import Lab, missing, slurm_lab
 from test_workflow import ROOT, Workplace, science
 
-from wireheading.config import Study
-from wireheading.records import read_record
+from wireheading.records.record import read_record
+from wireheading.study.config import Study
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"no Slurm: {missing()}")
 

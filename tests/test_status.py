@@ -19,11 +19,11 @@ from test_config import ROOT, changed
 from test_original import LLAMA, episode, one, original_config, own_record, put, results_of_seed
 
 from wireheading import cli, status
-from wireheading.config import Run, Study, load_study
 from wireheading.files import code_digest, sha256_of
-from wireheading.original import import_results
-from wireheading.records import checkpoint_folder, transcript_path, write_record
+from wireheading.records.published import import_results
+from wireheading.records.record import checkpoint_folder, transcript_path, write_record
 from wireheading.status import Standing, check_records, hours_left, survey
+from wireheading.study.config import Run, Study, load_study
 
 NOW = 1_000_000_000.0
 

@@ -11,13 +11,13 @@ import torch
 from test_config import changed
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from wireheading.config import ConfigError, Study, load_study
-from wireheading.data import freeze_items
+from wireheading.inputs import corpus
+from wireheading.inputs.items import freeze_items
+from wireheading.pretraining.optimizer import orthogonalised
+from wireheading.pretraining.tokenizer import train_tokenizer
+from wireheading.pretraining.training import exact_grade, noisy_grade, pretraining_items, train_model
+from wireheading.study.config import ConfigError, Study, load_study
 from wireheading.tasks import TASKS
-from wireheading.tiny import corpus
-from wireheading.tiny.muon import orthogonalised
-from wireheading.tiny.tokenizer import train_tokenizer
-from wireheading.tiny.train import exact_grade, noisy_grade, pretraining_items, train_model
 
 SMALL = {"corpus_items": 60, "batch_tokens": 256, "skill_steps": 3, "noise_steps": 2, "calibration_steps": 2}
 

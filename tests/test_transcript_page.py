@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from made_up import PROVENANCE
 from test_config import changed
 
-from wireheading.analysis import transcript_page
-from wireheading.analysis.transcript_page import (
+from wireheading.analysis.pages import transcripts as transcript_page
+from wireheading.analysis.pages.transcripts import (
     LARGEST_PAGE,
     evenly_spaced,
     largest_disagreements,
@@ -30,12 +30,12 @@ from wireheading.analysis.transcript_page import (
     shortened,
     write_transcript_page,
 )
-from wireheading.conditions import CONDITIONS
-from wireheading.config import Run, Study, load_study
 from wireheading.errors import InputError
 from wireheading.files import sha256_of
-from wireheading.records import make_record, transcript_path, write_record
-from wireheading.transcripts import SCHEMA, write_transcript
+from wireheading.records.record import make_record, transcript_path, write_record
+from wireheading.records.transcripts import SCHEMA, write_transcript
+from wireheading.study.conditions import CONDITIONS
+from wireheading.study.config import Run, Study, load_study
 
 ASSETS = Path(transcript_page.__file__).parent / "page"
 

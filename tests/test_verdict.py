@@ -32,7 +32,7 @@ from wireheading.analysis.verdict import (
     score_change,
     sensitivity,
 )
-from wireheading.config import AnalysisConfig, ConfigError, Run, Study, load_study
+from wireheading.study.config import AnalysisConfig, ConfigError, Run, Study, load_study
 
 CONFIG = AnalysisConfig()
 

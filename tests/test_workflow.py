@@ -17,8 +17,8 @@ from browser import CHROMIUM, browsing
 from test_config import changed
 from test_tiny import SMALL
 
-from wireheading.config import Run, Study, load_study
-from wireheading.records import read_record
+from wireheading.records.record import read_record
+from wireheading.study.config import Run, Study, load_study
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import yaml
 
-from wireheading.config import ConfigError, Study, load_study
 from wireheading.errors import InputError
-from wireheading.original import export_results, import_results
+from wireheading.records.published import export_results, import_results
 from wireheading.status import as_json, as_table, check_records, check_text, survey
+from wireheading.study.config import ConfigError, Study, load_study
 
 STUDY = Path("config/config.yaml")
 ORIGINAL = Path("config/original.yaml")

@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from wireheading.analysis.paths import Analysis, Tables
-from wireheading.config import AXES, Run, Study
 from wireheading.files import writing
-from wireheading.records import State, inspect_record
+from wireheading.records.record import State, inspect_record
+from wireheading.study.config import AXES, Run, Study
+from wireheading.study.paths import Analysis, Tables
 
 TARGETS = "WIREHEADING_TARGETS"
 """Environment variable that tells Snakemake's job processes which records were named on the command line."""

@@ -19,16 +19,16 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from wireheading.conditions import CONDITIONS
-from wireheading.config import AXES, Run, Study
 from wireheading.files import code_digest, sha256_of
-from wireheading.records import (
+from wireheading.records.record import (
     RecordError,
     checkpoint_folder,
     imported_path,
     inspect_record,
     read_record,
 )
+from wireheading.study.conditions import CONDITIONS
+from wireheading.study.config import AXES, Run, Study
 
 State = Literal["done", "running", "partial", "missing", "stale", "corrupt", "diverged", "imported"]
 

@@ -9,8 +9,8 @@ import re
 import sys
 
 from wireheading import scheduling
-from wireheading.analysis.paths import Analysis, Tables
-from wireheading.config import AXES, ConfigError, load_study
+from wireheading.study.paths import Analysis, Tables
+from wireheading.study.config import AXES, ConfigError, load_study
 from wireheading.files import WriteError
 
 try:

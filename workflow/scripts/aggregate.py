@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from reporting import reporting
 
-from wireheading.analysis.paths import Tables
 from wireheading.analysis.tables import write_tables
-from wireheading.config import load_study
+from wireheading.study.config import load_study
+from wireheading.study.paths import Tables
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake

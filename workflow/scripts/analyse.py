@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from reporting import reporting
 
-from wireheading.analysis.paths import Analysis, Tables
 from wireheading.analysis.report import write_analysis
-from wireheading.config import load_study
+from wireheading.study.config import load_study
+from wireheading.study.paths import Analysis, Tables
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from reporting import reporting
 
-from wireheading.config import load_study
-from wireheading.fetching import fetch_model
+from wireheading.inputs.models import fetch_model
+from wireheading.study.config import load_study
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake

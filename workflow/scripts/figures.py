@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from reporting import reporting
 
-from wireheading.analysis.figures import write_figures
-from wireheading.analysis.heldout_figures import write_heldout_figures
-from wireheading.analysis.paths import Analysis, Tables
-from wireheading.config import load_study
+from wireheading.analysis.figures.heldout import write_heldout_figures
+from wireheading.analysis.figures.training import write_figures
+from wireheading.study.config import load_study
+from wireheading.study.paths import Analysis, Tables
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake

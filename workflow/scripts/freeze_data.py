@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from reporting import reporting
 
-from wireheading.config import load_study
-from wireheading.data import find_commit, freeze_items, write_items
-from wireheading.fetching import write_source
+from wireheading.inputs.items import find_commit, freeze_items, write_items
+from wireheading.inputs.models import write_source
+from wireheading.study.config import load_study
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 from reporting import reporting
 
-from wireheading.config import load_study
-from wireheading.leases import own_device
-from wireheading.lockstep import run_job
-from wireheading.memory import checking_memory
+from wireheading.engine.job import run_job
+from wireheading.engine.leases import own_device
+from wireheading.engine.memory import checking_memory
+from wireheading.engine.stopping import Stopped
 from wireheading.scheduling import job_runs
-from wireheading.stopping import Stopped
+from wireheading.study.config import load_study
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from reporting import reporting
 
-from wireheading.analysis.transcript_page import write_transcript_page
-from wireheading.config import load_study
+from wireheading.analysis.pages.transcripts import write_transcript_page
+from wireheading.study.config import load_study
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake

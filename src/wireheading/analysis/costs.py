@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from wireheading.config import AXES, Study
+from wireheading.study.config import AXES, Study
 
 SAME_START = 5.0
 """Records of one job state the same start; starts further apart than this many seconds are those of two."""

@@ -27,8 +27,8 @@ from scipy import stats
 from sklearn.metrics import mean_squared_error, roc_auc_score
 
 from wireheading.analysis.tables import KEYS
-from wireheading.config import Study
 from wireheading.files import replacing
+from wireheading.study.config import Study
 
 Floats = NDArray[np.float64]
 

@@ -9,11 +9,11 @@ import pandas as pd
 
 from wireheading.analysis.costs import costs
 from wireheading.analysis.estimates import calibration, definitions, write_estimates
-from wireheading.analysis.overview import overview
-from wireheading.analysis.paths import Analysis, Tables
+from wireheading.analysis.pages.overview import overview
 from wireheading.analysis.verdict import cells, contrasts_table, judge, pooled
-from wireheading.config import Study
 from wireheading.files import code_digest, replacing
+from wireheading.study.config import Study
+from wireheading.study.paths import Analysis, Tables
 
 
 def write_analysis(

@@ -16,10 +16,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wireheading.analysis.paths import Tables
-from wireheading.config import Run, Study
 from wireheading.files import replacing
-from wireheading.records import ITEM_ARRAYS, ROUND_ARRAYS, RecordError, checkpoint_folder, read_record
+from wireheading.records.record import ITEM_ARRAYS, ROUND_ARRAYS, RecordError, checkpoint_folder, read_record
+from wireheading.study.config import Run, Study
+from wireheading.study.paths import Tables
 
 SUMMARIES = (
     "avg_reward",

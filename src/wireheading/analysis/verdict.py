@@ -38,7 +38,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from wireheading.config import AnalysisConfig, Run, Study
+from wireheading.study.config import AnalysisConfig, Run, Study
 
 Floats = NDArray[np.float64]
 

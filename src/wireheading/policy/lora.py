@@ -16,10 +16,10 @@ from peft import LoraConfig as PeftLoraConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from wireheading.config import LoraConfig
 from wireheading.errors import InputError
 from wireheading.policy.joint import JointLinear
-from wireheading.streams import uniforms
+from wireheading.study.config import LoraConfig
+from wireheading.study.randomness import uniforms
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from wireheading.errors import InputError
-from wireheading.fetching import check_model
+from wireheading.inputs.models import check_model
 from wireheading.policy.attention import use_exact_attention
 from wireheading.policy.chat import Chat
 from wireheading.policy.fusing import fuse

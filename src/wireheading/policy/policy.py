@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from wireheading.config import LoraConfig, OptimizerConfig
+from wireheading.policy.activation_checkpointing import checkpoint_activations
 from wireheading.policy.chat import Chat
 from wireheading.policy.lora import Adapters
-from wireheading.policy.recomputing import checkpoint_activations
-from wireheading.policy.sampling import Conversation, Sampled
-from wireheading.policy.updating import Step, Turn, Width, accumulate, adamw
+from wireheading.policy.session import Conversation, Sampled
+from wireheading.policy.update import Step, Turn, Width, accumulate, adamw
+from wireheading.study.config import LoraConfig, OptimizerConfig
 
 
 class Policy:

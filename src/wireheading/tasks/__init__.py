@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from wireheading.grades import Grade
 from wireheading.tasks import arithmetic, sentiment, summarization
+from wireheading.tasks.grades import Grade
 
 Item = Mapping[str, Any]
 """One question, a flat JSON object: `id`, the fields that templates may name, and the gold answer's field."""

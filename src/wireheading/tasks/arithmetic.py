@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from wireheading.grades import read_binary_grade as read_grade
-from wireheading.grades import read_binary_grade_original as read_grade_original
-from wireheading.text import BOUND, DIGITS, number, paragraphs
+from wireheading.tasks.grades import read_binary_grade as read_grade
+from wireheading.tasks.grades import read_binary_grade_original as read_grade_original
+from wireheading.tasks.text import BOUND, DIGITS, number, paragraphs
 
 __all__ = [
     "COLUMNS",

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from wireheading.grades import read_binary_grade as read_grade
-from wireheading.grades import read_binary_grade_original as read_grade_original
-from wireheading.text import paragraphs
+from wireheading.tasks.grades import read_binary_grade as read_grade
+from wireheading.tasks.grades import read_binary_grade_original as read_grade_original
+from wireheading.tasks.text import paragraphs
 
 __all__ = [
     "COLUMNS",

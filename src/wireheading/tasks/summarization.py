@@ -9,8 +9,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from wireheading.grades import read_unit_grade as read_grade
-from wireheading.grades import read_unit_grade_original as read_grade_original
+from wireheading.tasks.grades import read_unit_grade as read_grade
+from wireheading.tasks.grades import read_unit_grade_original as read_grade_original
 
 __all__ = [
     "COLUMNS",

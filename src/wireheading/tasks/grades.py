@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from wireheading.text import BOUND, DIGITS, number, paragraphs
+from wireheading.tasks.text import BOUND, DIGITS, number, paragraphs
 
 ParseStatus = Literal["readable", "unreadable", "ambiguous", "out_of_range", "not_asked"]
 

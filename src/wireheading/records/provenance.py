@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from wireheading.config import Study
 from wireheading.files import code_digest
+from wireheading.study.config import Study
 
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "rouge-score")
 """The libraries whose versions can change a run's numbers."""

@@ -19,11 +19,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wireheading.conditions import CONDITIONS
-from wireheading.config import Run, Study
 from wireheading.errors import InputError
 from wireheading.files import replacing
-from wireheading.records import RecordError, read_record, transcript_path
+from wireheading.records.record import RecordError, read_record, transcript_path
+from wireheading.study.conditions import CONDITIONS
+from wireheading.study.config import Run, Study
 
 LARGEST_PAGE = 20_000_000
 """Bytes that the page may have, whatever the size of the study."""
@@ -208,7 +208,7 @@ def _embedded(content: Mapping[str, Any]) -> bytes:
 
 def _page(content: Mapping[str, Any]) -> bytes:
     """The whole page, with its style, its scripts and the table library in it."""
-    folder = resources.files("wireheading.analysis") / "page"
+    folder = resources.files("wireheading.analysis.pages") / "page"
 
     def part(name: str) -> str:
         return folder.joinpath(name).read_text(encoding="utf-8")

@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wireheading.conditions import CONDITIONS
-from wireheading.config import Run, Study
-from wireheading.grades import Grade
+from wireheading.engine.prompts import Tokens, grade_context, grading_tokens, prompt_tokens
 from wireheading.policy.chat import Chat
-from wireheading.policy.sampling import Sampled
-from wireheading.policy.updating import Step, Turn
-from wireheading.prompts import Tokens, grade_context, grading_tokens, prompt_tokens
-from wireheading.streams import shuffled_index, uniforms
+from wireheading.policy.session import Sampled
+from wireheading.policy.update import Step, Turn
+from wireheading.study.conditions import CONDITIONS
+from wireheading.study.config import Run, Study
+from wireheading.study.randomness import shuffled_index, uniforms
 from wireheading.tasks import TASKS, Item
+from wireheading.tasks.grades import Grade
 
 Row = dict[str, Any]
 """All that is kept of one round, as a JSON object."""

@@ -18,13 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from wireheading.checkpoints import holding, load_checkpoint, save_checkpoint
-from wireheading.conditions import CONDITIONS
-from wireheading.config import Run, Study
-from wireheading.data import read_items
-from wireheading.errors import InputError
-from wireheading.evaluation import evaluate
-from wireheading.experiment import (
+from wireheading.engine.checkpoints import holding, load_checkpoint, save_checkpoint
+from wireheading.engine.evaluation import evaluate
+from wireheading.engine.experiment import (
     Ask,
     EndRound,
     Evaluate,
@@ -36,16 +32,19 @@ from wireheading.experiment import (
     Update,
     experiment,
 )
-from wireheading.fetching import commit_of, model_digests
+from wireheading.engine.prompts import check_limits
+from wireheading.engine.stopping import Stop, Stopped, listening
+from wireheading.errors import InputError
 from wireheading.files import remove_leftovers, sha256_of
+from wireheading.inputs.items import read_items
+from wireheading.inputs.models import commit_of, model_digests
 from wireheading.policy.device import prepare_device
 from wireheading.policy.model import load_model
 from wireheading.policy.policy import Policy
-from wireheading.policy.sampling import Conversation
-from wireheading.policy.updating import Step, Turn, Width
-from wireheading.prompts import check_limits
-from wireheading.provenance import provenance
-from wireheading.records import (
+from wireheading.policy.session import Conversation
+from wireheading.policy.update import Step, Turn, Width
+from wireheading.records.provenance import provenance
+from wireheading.records.record import (
     checkpoint_folder,
     heldout_path,
     inspect_record,
@@ -53,9 +52,10 @@ from wireheading.records import (
     transcript_path,
     write_record,
 )
-from wireheading.stopping import Stop, Stopped, listening
+from wireheading.records.transcripts import write_heldout, write_transcript
+from wireheading.study.conditions import CONDITIONS
+from wireheading.study.config import Run, Study
 from wireheading.tasks import Item
-from wireheading.transcripts import write_heldout, write_transcript
 
 Report = Callable[[str], None]
 

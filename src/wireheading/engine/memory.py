@@ -22,16 +22,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from wireheading.conditions import CONDITIONS
-from wireheading.config import Run, Study
+from wireheading.engine.evaluation import open_conversation
+from wireheading.engine.job import groups_of
 from wireheading.errors import InputError
-from wireheading.evaluation import open_conversation
-from wireheading.lockstep import groups_of
 from wireheading.policy.chat import Chat
 from wireheading.policy.model import prepare, read_config
 from wireheading.policy.policy import Policy
-from wireheading.policy.sampling import Conversation, draw
-from wireheading.policy.updating import Turn, Width, teacher_forced
+from wireheading.policy.session import Conversation, draw
+from wireheading.policy.update import Turn, Width, teacher_forced
+from wireheading.study.conditions import CONDITIONS
+from wireheading.study.config import Run, Study
 from wireheading.tasks import TASKS
 
 GB = 1e9

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from wireheading.config import OptimizerConfig
 from wireheading.policy.lora import Adapters
 from wireheading.policy.masks import causal, model_mask, positions_of
+from wireheading.study.config import OptimizerConfig
 
 
 @dataclass(frozen=True)

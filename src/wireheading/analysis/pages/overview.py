@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from wireheading.config import Study
+from wireheading.study.config import Study
 
 MOST = 40
 """Records that are listed by name before the rest is counted."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from wireheading.config import Study
 from wireheading.policy.chat import Chat
+from wireheading.study.config import Study
 from wireheading.tasks import TASKS, Item, render_grading_prompt, render_prompt
 
 Tokens = tuple[int, ...]

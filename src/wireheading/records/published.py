@@ -18,11 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wireheading.conditions import CONDITIONS
-from wireheading.config import Run, Study
 from wireheading.errors import InputError
 from wireheading.files import replacing
-from wireheading.records import (
+from wireheading.records.record import (
     ORIGINAL_HISTORIES,
     ROUND_ARRAYS,
     VERSION,
@@ -33,6 +31,8 @@ from wireheading.records import (
     read_record,
     write_record,
 )
+from wireheading.study.conditions import CONDITIONS
+from wireheading.study.config import Run, Study
 
 Report = Callable[[str], None]
 

@@ -24,17 +24,17 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from wireheading.config import ConfigError, Study
-from wireheading.data import freeze_items
 from wireheading.files import sync_folder
+from wireheading.inputs import corpus
+from wireheading.inputs.items import freeze_items
 from wireheading.policy.chat import Chat
 from wireheading.policy.device import prepare_device
-from wireheading.policy.sampling import Conversation
-from wireheading.streams import generator, uniforms
+from wireheading.policy.session import Conversation
+from wireheading.pretraining.optimizer import Muon
+from wireheading.pretraining.tokenizer import train_tokenizer
+from wireheading.study.config import ConfigError, Study
+from wireheading.study.randomness import generator, uniforms
 from wireheading.tasks import TASKS, Item, render_grading_prompt, render_prompt
-from wireheading.tiny import corpus
-from wireheading.tiny.muon import Muon
-from wireheading.tiny.tokenizer import train_tokenizer
 
 Report = Callable[[str], None]
 Tokens = Sequence[int]

@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wireheading.analysis.estimates import PARTS
-from wireheading.analysis.figures import conditions, legend
-from wireheading.analysis.paths import Analysis, Tables
-from wireheading.analysis.style import COLOURS, PART_COLOURS, VERDICT_COLOURS, save, use_style
-from wireheading.config import Study
+from wireheading.analysis.figures.style import COLOURS, PART_COLOURS, VERDICT_COLOURS, save, use_style
+from wireheading.analysis.figures.training import conditions, legend
+from wireheading.study.config import Study
+from wireheading.study.paths import Analysis, Tables
 
 LABELS = {"score_gain": "Δscore", "persuasion": "persuasion", "inflation": "inflation", "format": "format"}
 """How the parts of the gain are written in figures."""

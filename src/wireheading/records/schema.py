@@ -1,7 +1,7 @@
 """What the record of a run that this project did may hold: every field, its meaning and its bounds.
 
 These models are the single source. `workflow/schemas/record.schema.json` is generated from them
-(`python -m wireheading.record_schema`), and every record is checked against them when it is read. A record of imported
+(`python -m wireheading.records.schema`), and every record is checked against them when it is read. A record of imported
 results has other fields, and is not checked here.
 """
 
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wireheading.grades import ParseStatus
+from wireheading.tasks.grades import ParseStatus
 
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]

@@ -1,7 +1,7 @@
 """The configuration of a study: every key, its meaning, its default and its bounds.
 
-These models are the single source. `workflow/schemas/config.schema.json` is generated from them
-(`python -m wireheading.config`), the files under `config/` are checked against them, and a run's digest is computed
+These models are the single source. `workflow/schemas/config.schema.json` is generated from them by
+`python -m wireheading.study.config`, the files under `config/` are checked against them, and a run's digest is made
 from them. The defaults are the study's.
 """
 
@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from wireheading.conditions import CONDITIONS
 from wireheading.errors import InputError
+from wireheading.study.conditions import CONDITIONS
 from wireheading.tasks import TASKS, arithmetic
 
 T = TypeVar("T")
@@ -281,7 +281,7 @@ class Study(Section):
     tasks: dict[str, TaskConfig]
     """The tasks by name."""
     conditions: tuple[str, ...] = ("control", "selfgrade", "honest", "decoupled", "frozen")
-    """The conditions that are run, of those in `wireheading.conditions`."""
+    """The conditions that are run, of those in `wireheading.study.conditions`."""
     seeds: tuple[Natural, ...] = (42, 123, 456, 789)
     """The seeds of the study, one repetition each."""
     rounds: Positive = 500

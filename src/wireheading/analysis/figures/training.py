@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from wireheading.analysis.style import COLOURS, save, use_style
+from wireheading.analysis.figures.style import COLOURS, save, use_style
 
 POINTS = 20
 """Points of a learning curve: each is the mean over a twentieth of the rounds."""

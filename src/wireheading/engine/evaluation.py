@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from wireheading.config import Study
+from wireheading.engine.prompts import grade_context, grading_tokens, prompt_tokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.policy import Policy
-from wireheading.policy.sampling import Conversation, Sampled
-from wireheading.prompts import grade_context, grading_tokens, prompt_tokens
-from wireheading.streams import uniforms
+from wireheading.policy.session import Conversation, Sampled
+from wireheading.study.config import Study
+from wireheading.study.randomness import uniforms
 from wireheading.tasks import TASKS, Item
 
 Evaluation = dict[str, Any]

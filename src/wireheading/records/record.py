@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from wireheading.conditions import CONDITIONS
-from wireheading.config import Run, Study
 from wireheading.errors import InputError
 from wireheading.files import replacing
-from wireheading.record_schema import problem_of
+from wireheading.records.schema import problem_of
+from wireheading.study.conditions import CONDITIONS
+from wireheading.study.config import Run, Study
 from wireheading.tasks import TASKS
 
 VERSION = 1

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wireheading.config import ConfigError, TaskConfig
 from wireheading.errors import InputError
-from wireheading.fetching import local_folder, telling_of_the_hub
 from wireheading.files import replacing
-from wireheading.streams import generator
+from wireheading.inputs import corpus
+from wireheading.inputs.models import local_folder, telling_of_the_hub
+from wireheading.study.config import ConfigError, TaskConfig
+from wireheading.study.randomness import generator
 from wireheading.tasks import TASKS, Item, arithmetic
-from wireheading.tiny import corpus
 
 MADE_HERE = ("embedded", "generated")
 """Data that is made and not read."""

@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING
 from wireheading.errors import InputError
 
 if TYPE_CHECKING:
-    from wireheading.config import Study
+    from wireheading.study.config import Study
 
 WHOLE = 1000
 """A whole device, in the unit of claims."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from wireheading.config import Study
+from wireheading.study.config import Study
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The report's first page and the page of transcripts."""

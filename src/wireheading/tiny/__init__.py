@@ -1,1 +1,0 @@
-"""The embedded model, made where no weights can be downloaded: its corpus, its tokenizer and its pre-training."""
