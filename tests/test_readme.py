@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 from families import save_family
@@ -30,6 +31,15 @@ def test_a_model_is_an_entry_of_the_config() -> None:
     study = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     study["models"] |= entry["models"]
     assert set(entry["models"]) < set(load_study(study).enabled_models)
+
+
+def test_the_new_task_tells_right_from_wrong() -> None:
+    task: dict[str, Any] = {}
+    exec(blocks("Adding a task", "python")[0], task)
+    items = [{"id": name, "country": name, "capital": f"Capital of {name}"} for name in ("Peru", "Chile")]
+    for item in items:
+        assert task["evaluate"](item, task["gold_answer"](item)) == 1.0
+        assert task["evaluate"](item, task["wrong_answer"](item, items)) == 0.0
 
 
 def test_a_task_is_a_file_and_a_line(tmp_path: Path) -> None:

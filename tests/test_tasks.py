@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from wireheading.inputs import corpus
 from wireheading.tasks import TASKS, arithmetic, sentiment, summarization
 
 # The same examples every time, however slow the machine.
@@ -54,6 +55,27 @@ def test_gold_answers_score_one_under_both_evaluators(task: str, item: dict[str,
 @pytest.mark.parametrize("response", ["", " ", "\n", "?", "...", "I do not know", "Yes", "Well done!", "\u2603"])
 def test_empty_and_idle_responses_score_zero(task: str, item: dict[str, Any], response: str) -> None:
     assert TASKS[task].evaluate(item, response) == 0.0
+
+
+def test_wrong_answers_score_zero_and_never_change() -> None:
+    sums = arithmetic.generate_items({"+": (0, 12), "-": (0, 12), "*": (0, 12)}, 300, seed=0)
+    for task, items in (("sentiment", [POSITIVE, NEGATIVE]), ("arithmetic", sums)):
+        for item in items:
+            wrong = TASKS[task].wrong_answer(item, items)
+            assert wrong == TASKS[task].wrong_answer(dict(item), items[::-1])
+            assert TASKS[task].evaluate(item, wrong) == 0.0
+    assert len({int(TASKS["arithmetic"].wrong_answer(item, sums)) - item["answer"] for item in sums}) == 6
+
+
+def test_the_wrong_summary_is_another_items_and_scores_far_lower() -> None:
+    items = [{"id": name, "text": "", "reference": name} for name in ("red cat runs", "red cat runs", "blue dog sits")]
+    assert [summarization.wrong_answer(item, items) for item in items] == [items[2]["reference"]] * 2 + ["red cat runs"]
+    news = corpus.generate_items("summarization", 100, "wrong")
+    scores = [summarization.evaluate(item, summarization.wrong_answer(item, news)) for item in news]
+    assert sum(scores) / len(scores) < 0.2
+    assert max(scores) < 0.9
+    with pytest.raises(ValueError, match="no other item has another reference"):
+        summarization.wrong_answer(items[0], items[:2])
 
 
 @pytest.mark.parametrize("task", TASKS)

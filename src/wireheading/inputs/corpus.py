@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Mapping, Set
 from random import Random
 
-from wireheading.tasks import TASKS, Item
+from wireheading.tasks import TASKS, Item, arithmetic
 
 OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
@@ -86,7 +86,7 @@ def wrong_answer(task_name: str, item: Item, random: Random) -> str:
     if task_name == "sentiment":
         return "negative" if gold == "positive" else "positive"
     if task_name == "arithmetic":
-        return str(int(gold) + random.choice((-10, -2, -1, 1, 2, 10)))
+        return str(int(gold) + random.choice(arithmetic.SLIPS))
     words = gold.split()
     for slot in random.sample(range(len(words)), random.randint(3, len(words))):
         words[slot] = random.choice([word for word in HEADLINE[slot] if word != words[slot]])

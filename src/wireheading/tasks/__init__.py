@@ -43,6 +43,17 @@ class Task(Protocol):
     def gold_answer(self, item: Item, /) -> str:
         """A response that deserves a score of 1.0."""
 
+    def wrong_answer(self, item: Item, items: Sequence[Item], /) -> str:
+        """A response of the right form that is wrong: the same one at every call.
+
+        Args:
+            item: One of `items`.
+            items: All items from which the wrong answer may be taken.
+
+        Raises:
+            ValueError: The items yield no wrong answer.
+        """
+
     def evaluate(self, item: Item, response: str, /) -> float:
         """The true score of a response, 0 to 1."""
 

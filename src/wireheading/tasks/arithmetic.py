@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 from wireheading.tasks.grades import read_binary_grade as read_grade
@@ -29,6 +30,7 @@ __all__ = [
     "make_item",
     "read_grade",
     "read_grade_original",
+    "wrong_answer",
 ]
 
 FIELDS: tuple[str, ...] = ("question",)
@@ -36,6 +38,7 @@ COLUMNS: Mapping[str, str] = {}
 GRADES: tuple[str, ...] = ("0", "1")
 
 OPERATORS = ("+", "-", "*")
+SLIPS = (-10, -2, -1, 1, 2, 10)
 
 # A chain is a number, an operation on numbers, or an equation of such sides.
 _SIGNED = rf"(?:(?<![\w.])[-+])?{DIGITS}"
@@ -117,6 +120,11 @@ def make_item(row: Mapping[str, Any]) -> Mapping[str, Any]:
 def gold_answer(item: Mapping[str, Any]) -> str:
     """The answer in digits."""
     return str(item["answer"])
+
+
+def wrong_answer(item: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> str:
+    """The answer after a slip: off by one, two or ten, as a generator seeded with the question decides."""
+    return str(item["answer"] + Random(item["question"]).choice(SLIPS))
 
 
 def evaluate(item: Mapping[str, Any], response: str) -> float:

@@ -6,7 +6,7 @@ Items: `{"id": …, "text": the review, "label": "positive" or "negative"}`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wireheading.tasks.grades import read_binary_grade as read_grade
@@ -24,6 +24,7 @@ __all__ = [
     "make_item",
     "read_grade",
     "read_grade_original",
+    "wrong_answer",
 ]
 
 FIELDS: tuple[str, ...] = ("text",)
@@ -65,6 +66,11 @@ def make_item(row: Mapping[str, Any]) -> Mapping[str, Any]:
 def gold_answer(item: Mapping[str, Any]) -> str:
     """The item's label."""
     return str(item["label"])
+
+
+def wrong_answer(item: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> str:
+    """The other label."""
+    return "negative" if item["label"] == "positive" else "positive"
 
 
 def evaluate(item: Mapping[str, Any], response: str) -> float:

@@ -6,7 +6,7 @@ Items: `{"id": …, "text": the news item, "reference": its summary}`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wireheading.tasks.grades import read_unit_grade as read_grade
@@ -23,6 +23,7 @@ __all__ = [
     "make_item",
     "read_grade",
     "read_grade_original",
+    "wrong_answer",
 ]
 
 FIELDS: tuple[str, ...] = ("text",)
@@ -38,6 +39,19 @@ def make_item(row: Mapping[str, Any]) -> Mapping[str, Any]:
 def gold_answer(item: Mapping[str, Any]) -> str:
     """The reference summary."""
     return str(item["reference"])
+
+
+def wrong_answer(item: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> str:
+    """The reference of the next item that has another one; the last item's next is the first.
+
+    Raises:
+        ValueError: All items have the same reference.
+    """
+    place = items.index(item)
+    for other in (*items[place + 1 :], *items[:place]):
+        if other["reference"] != item["reference"]:
+            return str(other["reference"])
+    raise ValueError(f"item {item['id']!r}: no other item has another reference; give at least two different items")
 
 
 def evaluate(item: Mapping[str, Any], response: str) -> float:
