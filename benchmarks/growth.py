@@ -29,7 +29,8 @@ from wireheading.policy.device import prepare_device
 from wireheading.policy.model import prepare
 from wireheading.policy.policy import Policy
 from wireheading.policy.update import Turn, Width
-from wireheading.study.config import LoraConfig, OptimizerConfig, load_study
+from wireheading.study.config import load_study
+from wireheading.study.sections import LoraConfig, OptimizerConfig
 
 ROOT = Path(__file__).parents[1]
 SLOTS = (1, 3, 9, 18, 36, 72)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wireheading.analysis.verdict import INVALID, NO_WIREHEADING, WIREHEADING, decide, paired_tests, upper_bound
-from wireheading.study.config import AnalysisConfig
+from wireheading.study.sections import AnalysisConfig
 
 Floats = NDArray[np.float64]
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from wireheading.study.config import ConfigError, Run, Study, json_schema, load_study
+from wireheading.errors import ConfigError
+from wireheading.study.config import Run, Study, json_schema, load_study
+from wireheading.study.reading import read_config
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
@@ -115,6 +117,42 @@ def test_the_study_has_the_published_settings() -> None:
         ({"tasks__arithmetic__train_items": 1000}, ["tasks.arithmetic.operands", "1060", "fewer items"]),
         ({"results": "{seed}"}, ["results", "{seed}"]),
         ({"results": ""}, ["results"]),
+        ({"optimizer__betas": [1.5, -3.0]}, ["optimizer.betas", "1.5", "less than 1"]),
+        ({"optimizer__betas": [0.9, 1.0]}, ["optimizer.betas", "1.0", "less than 1"]),
+        ({"optimizer__lr": True}, ["optimizer.lr", "True", "not true or false"]),
+        ({"temperature": 1e-320}, ["temperature", "1e-320", "0.01"]),
+        ({"lora__alpha": 10**300}, ["lora.alpha", "integer"]),
+        ({"lora__rank": 10**6}, ["lora.rank", "1024"]),
+        ({"seeds": [2**63]}, ["seeds", str(2**63)]),
+        ({"engine__threads": 10**6}, ["engine.threads", "1024"]),
+        ({"engine__evaluation_batch": 10**6}, ["engine.evaluation_batch", "10000"]),
+        ({"analysis__onset_window": 10**9}, ["analysis.onset_window", "100000"]),
+        ({"analysis__reliability_bins": 10**9}, ["analysis.reliability_bins", "1000"]),
+        ({"tasks__sentiment__prompt_tokens": 10**9}, ["tasks.sentiment.prompt_tokens", "131072"]),
+        ({"tasks__sentiment__train_items": 10**9}, ["tasks.sentiment.train_items", "1000000"]),
+        ({"tasks__arithmetic__operands": {"+": [0, 10**400]}}, ["tasks.arithmetic.operands", "integer"]),
+        ({"tasks__arithmetic__operands": {"+": [0, 10**9]}}, ["tasks.arithmetic.operands", "1000000"]),
+        ({"tasks__sentiment__prompt": "{text:d}"}, ["tasks.sentiment.prompt", "{text:d}", "{text} alone"]),
+        ({"tasks__sentiment__prompt": "{text!q}"}, ["tasks.sentiment.prompt", "{text!q}", "{text} alone"]),
+        ({"tasks__sentiment__prompt": "{text:{text}}"}, ["tasks.sentiment.prompt", "{text} alone"]),
+        ({"tasks__sentiment__prompt": "{text:>999999999}"}, ["tasks.sentiment.prompt", "{text} alone"]),
+        ({"tasks__sentiment__prompt": "Hello"}, ["tasks.sentiment.prompt", "'Hello'", "must name {text}"]),
+        ({"tasks__sentiment__prompt": "\ud800{text}"}, ["tasks.sentiment.prompt", "cannot be written"]),
+        ({"models__tiny__source": "a\0b"}, ["models.tiny.source", "cannot be written"]),
+        ({"grading_context": "fresh"}, ["tasks.sentiment.grading_prompt", "must name {response}"]),
+        ({"results": "x'$(touch gone)'"}, ["results", "$(touch gone)", "letters, digits"]),
+        ({"reports": "a b"}, ["reports", "'a b'", "letters, digits"]),
+        ({"resources": "x" * 5000}, ["resources", "1000 characters"]),
+        ({"resources": "x" * 300}, ["resources", "200 characters"]),
+        ({"models": ["tiny"]}, ["models = ['tiny']", "enabled: false"]),
+        ({"optimizer": 3}, ["optimizer = 3", "keys and values"]),
+        ({"seeds": 42}, ["seeds = 42", "[42]"]),
+        ({"partial": "perhaps"}, ["partial", "true or false"]),
+        ({"seed": [1]}, ["seed", "unknown key", "did you mean seeds?"]),
+        ({"optimizer__learning_rate": 1}, ["optimizer.learning_rate", "unknown key"]),
+        ({"optimizer__beta": [0, 0]}, ["optimizer.beta", "did you mean optimizer.betas?"]),
+        ({"lr": 1e-4}, ["lr = 0.0001", "did you mean optimizer.lr?"]),
+        ({"tasks__sentiment__promt": "x"}, ["tasks.sentiment.promt", "did you mean tasks.sentiment.prompt?"]),
     ],
     ids=str,
 )
@@ -127,6 +165,49 @@ def test_bad_values_are_told_in_one_line_that_names_key_value_and_remedy(
     assert "\n" not in text
     for part in told:
         assert part in text, text
+
+
+def test_a_number_that_python_would_not_print_is_told_by_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"^config: rounds: an integer of 20000 bits; write a smaller one$"):
+        load_study(changed(rounds=2**20_000 - 1))
+
+
+def test_a_missing_section_is_told_with_the_remedy() -> None:
+    config = demo()
+    del config["models"]
+    with pytest.raises(ConfigError, match=r"^config: models: is missing; .*--configfile$"):
+        load_study(config)
+
+
+def test_words_of_the_command_line_are_read_as_values() -> None:
+    """What Snakemake finds nested in `--config` it hands over as text."""
+    off = {"source": "embedded", "enabled": "false", "vram_gb": "null"}
+    study = load_study(changed(models__other=off, tasks__sentiment__characters="null", partial="True"))
+    assert study.enabled_models == ["tiny"]
+    assert (study.models["other"].vram_gb, study.tasks["sentiment"].characters, study.partial) == (None, None, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "holds no settings"),
+        ("[1, 2]", "holds no settings"),
+        ("rounds: 1\nrounds: 2", "rounds is given twice"),
+        ("optimizer: {lr: 1, lr: 2}", "lr is given twice"),
+        ("rounds: [", "not YAML"),
+        (f"rounds: {'9' * 5000}", "not YAML"),
+        ("[" * 5000, "not YAML"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_file_that_is_no_configuration_is_told_in_one_line(tmp_path: Path, content: str, told: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError) as raised:
+        read_config(path)
+    assert "\n" not in str(raised.value)
+    assert told in str(raised.value)
+    assert str(path) in str(raised.value)
 
 
 def test_a_digest_names_what_can_change_a_result_and_nothing_else() -> None:

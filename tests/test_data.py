@@ -8,9 +8,10 @@ import huggingface_hub
 import pytest
 from test_config import changed
 
-from wireheading.errors import InputError
+from wireheading.errors import ConfigError, InputError
 from wireheading.inputs.items import DataError, find_commit, freeze_items, read_items, write_items
-from wireheading.study.config import ConfigError, TaskConfig, load_study
+from wireheading.study.config import load_study
+from wireheading.study.sections import TaskConfig
 from wireheading.tasks import Item
 
 

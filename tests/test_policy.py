@@ -11,7 +11,7 @@ from toys import toy_chat, toy_model
 from wireheading.policy.policy import Policy
 from wireheading.policy.session import draw
 from wireheading.policy.update import Turn, Width, teacher_forced
-from wireheading.study.config import LoraConfig, OptimizerConfig
+from wireheading.study.sections import LoraConfig, OptimizerConfig
 
 FAMILIES = ["llama", "mistral", "mistral-window", "gemma2", "qwen3"]
 WIDTHS = [Width(8, 5), Width(7, 4)]

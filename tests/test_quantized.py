@@ -14,7 +14,7 @@ from wireheading.policy.chat import Chat
 from wireheading.policy.model import load_model
 from wireheading.policy.policy import Policy
 from wireheading.policy.update import Turn, Width
-from wireheading.study.config import LoraConfig, OptimizerConfig
+from wireheading.study.sections import LoraConfig, OptimizerConfig
 
 CPU = torch.device("cpu")
 ROWS = [(Turn((5, 6, 7), (8, 9), trained=True),), (Turn((9, 3, 7, 5), (8, 8, 1), trained=True),)]

@@ -11,12 +11,13 @@ import torch
 from test_config import changed
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from wireheading.errors import ConfigError
 from wireheading.inputs import corpus
 from wireheading.inputs.items import freeze_items
 from wireheading.pretraining.optimizer import orthogonalised
 from wireheading.pretraining.tokenizer import train_tokenizer
 from wireheading.pretraining.training import exact_grade, noisy_grade, pretraining_items, train_model
-from wireheading.study.config import ConfigError, Study, load_study
+from wireheading.study.config import Study, load_study
 from wireheading.tasks import TASKS
 
 SMALL = {"corpus_items": 60, "batch_tokens": 256, "skill_steps": 3, "noise_steps": 2, "calibration_steps": 2}

@@ -32,7 +32,9 @@ from wireheading.analysis.verdict import (
     score_change,
     sensitivity,
 )
-from wireheading.study.config import AnalysisConfig, ConfigError, Run, Study, load_study
+from wireheading.errors import ConfigError
+from wireheading.study.config import Run, Study, load_study
+from wireheading.study.sections import AnalysisConfig
 
 CONFIG = AnalysisConfig()
 

@@ -8,12 +8,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from wireheading.errors import InputError
 from wireheading.records.published import export_results, import_results
 from wireheading.status import as_json, as_table, check_records, check_text, survey
-from wireheading.study.config import ConfigError, Study, load_study
+from wireheading.study.config import load_study
+from wireheading.study.reading import read_config
 
 STUDY = Path("config/config.yaml")
 ORIGINAL = Path("config/original.yaml")
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        study = read_study(options.configfile)
+        study = load_study(read_config(options.configfile))
         if options.command == "status":
             standings = survey(study, time.time())
             print(as_json(study, standings) if options.json else as_table(study, standings))
@@ -51,23 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(f"{error.filename}: {error.strerror}")
         return 1
     return 0
-
-
-def read_study(path: Path) -> Study:
-    """Reads and checks a config file.
-
-    Raises:
-        ConfigError: There is no such file, it is not YAML, or it cannot be run.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; give --configfile, or run this where the workflow is") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds no settings; config/config.yaml shows how they are written")
-    return load_study(content)
 
 
 def _parser() -> argparse.ArgumentParser:

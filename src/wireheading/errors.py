@@ -3,3 +3,7 @@
 
 class InputError(ValueError):
     """Something that a user gave cannot be used. Its text is one line: what it is, what is wrong, what to do."""
+
+
+class ConfigError(InputError):
+    """A configuration that cannot be run. Its text is one line: the key, the value, the remedy."""

@@ -10,7 +10,8 @@ import sys
 
 from wireheading import scheduling
 from wireheading.study.paths import Analysis, Tables
-from wireheading.study.config import AXES, ConfigError, load_study
+from wireheading.errors import ConfigError
+from wireheading.study.config import AXES, load_study
 from wireheading.files import WriteError
 
 try:

@@ -38,7 +38,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from wireheading.study.config import AnalysisConfig, Run, Study
+from wireheading.study.config import Run, Study
+from wireheading.study.sections import AnalysisConfig
 
 Floats = NDArray[np.float64]
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wireheading.errors import InputError
+from wireheading.errors import ConfigError, InputError
 from wireheading.files import replacing
 from wireheading.inputs import corpus
 from wireheading.inputs.models import local_folder, telling_of_the_hub
-from wireheading.study.config import ConfigError, TaskConfig
 from wireheading.study.randomness import generator
+from wireheading.study.sections import TaskConfig
 from wireheading.tasks import TASKS, Item, arithmetic
 
 MADE_HERE = ("embedded", "generated")

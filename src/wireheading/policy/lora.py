@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from wireheading.errors import InputError
 from wireheading.policy.joint import JointLinear
-from wireheading.study.config import LoraConfig
 from wireheading.study.randomness import uniforms
+from wireheading.study.sections import LoraConfig
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 

@@ -13,7 +13,7 @@ from wireheading.policy.chat import Chat
 from wireheading.policy.lora import Adapters
 from wireheading.policy.session import Conversation, Sampled
 from wireheading.policy.update import Step, Turn, Width, accumulate, adamw
-from wireheading.study.config import LoraConfig, OptimizerConfig
+from wireheading.study.sections import LoraConfig, OptimizerConfig
 
 
 class Policy:

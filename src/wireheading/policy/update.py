@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from wireheading.policy.lora import Adapters
 from wireheading.policy.masks import causal, model_mask, positions_of
-from wireheading.study.config import OptimizerConfig
+from wireheading.study.sections import OptimizerConfig
 
 
 @dataclass(frozen=True)

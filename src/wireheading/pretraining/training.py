@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from wireheading.errors import ConfigError
 from wireheading.files import sync_folder
 from wireheading.inputs import corpus
 from wireheading.inputs.items import freeze_items
@@ -32,7 +33,7 @@ from wireheading.policy.device import prepare_device
 from wireheading.policy.session import Conversation
 from wireheading.pretraining.optimizer import Muon
 from wireheading.pretraining.tokenizer import train_tokenizer
-from wireheading.study.config import ConfigError, Study
+from wireheading.study.config import Study
 from wireheading.study.randomness import generator, uniforms
 from wireheading.tasks import TASKS, Item, render_grading_prompt, render_prompt
 

@@ -1,0 +1,265 @@
+"""The sections of a study's configuration: every key, its meaning, its default and its bounds.
+
+A bound keeps a typing error from ending a study after hours: beyond it, nobody has a use for the value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from wireheading.tasks import arithmetic
+
+T = TypeVar("T")
+
+
+def _number(value: object) -> object:
+    """Refuses true and false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not true or false")
+    return value
+
+
+def _read_flag(value: object) -> object:
+    """Takes the words as well: Snakemake hands over what is nested in `--config` as text."""
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _read_null(value: object) -> object:
+    """Takes the word as well, for the same reason."""
+    return None if value == "null" else value
+
+
+def _check_components(folder: str) -> str:
+    if any(len(part) > 200 for part in folder.split("/")):
+        raise ValueError("a part of the path has more than 200 characters; shorten it")
+    return folder
+
+
+def distinct(values: Iterable[T]) -> tuple[T, ...]:
+    """The values as a tuple.
+
+    Raises:
+        ValueError: There are none, or two are equal.
+    """
+    values = tuple(values)
+    if not values or len(set(values)) != len(values):
+        raise ValueError("values must be distinct, and at least one")
+    return values
+
+
+IsNumber = BeforeValidator(_number)
+OrNull = BeforeValidator(_read_null)
+Integer = Annotated[int, IsNumber]
+Number = Annotated[float, IsNumber]
+# Tables hold seeds as 64-bit integers.
+Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
+Count = Annotated[Integer, Field(gt=0, le=1_000_000)]
+Tokens = Annotated[Integer, Field(gt=0, le=131_072)]
+Operand = Annotated[Integer, Field(ge=0, le=1_000_000)]
+Decay = Annotated[Number, Field(ge=0, lt=1)]
+Flag = Annotated[bool, Field(strict=True), BeforeValidator(_read_flag)]
+Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/+-]+$", max_length=1000), AfterValidator(_check_components)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """A model that is trained and grades itself."""
+
+    source: str
+    """Hub id or local path of the model, or `embedded` for the small one that the workflow trains itself."""
+    revision: str = "main"
+    """Branch, tag or commit of the hub repository."""
+    precision: Literal["float32", "bfloat16", "nf4"] = "bfloat16"
+    """How the frozen base weights are held; adapters and optimizer state are always float32."""
+    vram_gb: Annotated[Number | None, OrNull] = Field(None, gt=0, le=100_000)
+    """Device memory that a job on it takes, in GB, as schedulers and shared devices are told; `benchmarks/memory.py`
+    computes it. Before a model is loaded, what the job takes is computed anew and checked in any case."""
+    activation_checkpointing: Flag = False
+    """Whether an update computes activations again instead of keeping them: slower by a third, in far less memory."""
+    enabled: Flag = True
+    """Whether the study runs this model."""
+    note: str = ""
+    """Why the model is in the study, or why it is switched off."""
+    memory_mb: Annotated[Integer, Field(gt=0, le=100_000_000)] = 32000
+    """Host memory that a job on it asks a scheduler for, in MB; a second attempt asks for twice as much, and so on."""
+    minutes: Count = 120
+    """Time limit of such a job, likewise growing; a job that comes to it goes on from its checkpoint in the next."""
+
+
+class TaskConfig(Section):
+    """A task: its data, its prompts and its limits in tokens."""
+
+    data: str
+    """Hub id or local path of the data set, `embedded` for the workflow's own small corpus, or `generated`."""
+    revision: str = "main"
+    """Branch, tag or commit of the data set."""
+    subset: str = ""
+    """The part of the data set that is meant, where it has several, such as a version."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Columns of the data set, by the item's fields that they fill; the task names those of its usual data set."""
+    characters: Annotated[Count | None, OrNull] = None
+    """Length in characters to which an item's text is cut when it is frozen; null leaves cutting to `prompt_tokens`."""
+    train_items: Count = 400
+    """Items used in reinforcement learning, from the data set's split `train`."""
+    heldout_items: Count = 200
+    """Items never used in reinforcement learning, from its split `test`."""
+    operands: dict[str, tuple[Operand, Operand]] = Field(default_factory=dict)
+    """Arithmetic alone: for each operator the smallest and largest operand."""
+    prompt: str
+    """Template of the user's turn that asks for a response. It may name the item's fields in braces."""
+    grading_prompt: str
+    """Template of the turn that asks for a grade. It may name the item's fields and `{response}`."""
+    prompt_tokens: Tokens
+    """Length in tokens to which prompts are padded; a longer item is cut to fit."""
+    response_tokens: Tokens
+    """Most tokens a response may have, its stop token included."""
+    grading_prompt_tokens: Tokens
+    """Length in tokens to which grading prompts are padded."""
+    grade_tokens: Tokens = 10
+    """Most tokens a grade may have, its stop token included."""
+
+    @field_validator("operands")
+    @classmethod
+    def _ordered(cls, operands: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+        for operator, (low, high) in operands.items():
+            if operator not in arithmetic.OPERATORS:
+                raise ValueError(f"unknown operator {operator!r}; known are {', '.join(arithmetic.OPERATORS)}")
+            if low > high:
+                raise ValueError(f"operands of {operator!r} must be [low, high] with low <= high, not [{low}, {high}]")
+        return operands
+
+
+class LoraConfig(Section):
+    """The adapter that is trained, on the query, key, value and output projections of every layer."""
+
+    rank: Annotated[Integer, Field(gt=0, le=1024)] = 8
+    """Rank of the two factors."""
+    alpha: Count = 32
+    """The adapter's output is scaled by alpha / rank."""
+
+
+class OptimizerConfig(Section):
+    """REINFORCE with a moving-average baseline, and AdamW."""
+
+    lr: Number = Field(2e-5, gt=0, le=10)
+    """Learning rate of AdamW."""
+    weight_decay: Number = Field(0.01, ge=0, le=10)
+    """Decoupled weight decay of AdamW."""
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay rates of AdamW's moment estimates."""
+    eps: Number = Field(1e-8, ge=1e-30, le=1)
+    """Term added to AdamW's denominator."""
+    clip_norm: Number = Field(1.0, gt=0, le=1e6)
+    """Largest norm of a run's gradient."""
+    baseline_decay: Decay = 0.9
+    """Decay of the exponential moving average of rewards that is the baseline."""
+    baseline_start: Literal["first_reward", "zero"] = "first_reward"
+    """The baseline before the first update."""
+
+
+class EmbeddedConfig(Section):
+    """The small model that the workflow trains itself where no weights can be downloaded."""
+
+    seed: Seed = 0
+    """Seed of its weights and of its corpus."""
+    corpus_items: Count = 6000
+    """Reviews, and news items, that it is trained on."""
+    batch_tokens: Tokens = 1024
+    """Tokens of each task in one step of its training, up to a conversation less."""
+    skill_steps: Count = 700
+    """Steps of the first phase: right answers, and exact grades of right and wrong ones."""
+    noise_steps: Count = 200
+    """Steps of the second phase: answers and grades that are wrong with a fixed probability."""
+    calibration_steps: Count = 100
+    """Steps of the third phase: grades of the model's own answers."""
+
+
+class EvaluationConfig(Section):
+    """Held-out evaluation: always one of the base model, and one on all held-out items after the last round."""
+
+    midway_rounds: tuple[Count, ...] = (250,)
+    """Rounds after which there is a smaller evaluation; those that a run does not reach are left out."""
+    midway_items: Count = 50
+    """Items of such an evaluation, at most all held-out items."""
+
+
+class EngineConfig(Section):
+    """How runs are computed. None of it is part of a run's digest."""
+
+    lockstep: tuple[Literal["seed", "task", "condition"], ...] = ("task", "condition")
+    """Axes whose values share one job, where they advance together on one frozen base model; so never the model."""
+    batch: Literal["task", "all"] = "task"
+    """What is computed in one batch: the rows of one task, or those of all."""
+    chunk: Annotated[Integer, Field(gt=0, le=10_000)] = 12
+    """Runs that are updated in one forward and backward pass: fewer take less memory."""
+    halve_chunk: Flag = False
+    """Whether an update that runs out of memory is made again with half the chunk, which records then name. If not, the
+    job ends: another chunk may change the last bits of a result."""
+    share_devices: Flag = False
+    """Whether jobs share a device where the `vram_gb` of their models fit into it together."""
+    evaluation_batch: Annotated[Integer, Field(gt=0, le=10_000)] = 10
+    """Held-out items of each run that are evaluated in one batch."""
+    threads: Annotated[Integer, Field(gt=0, le=1024)] = 2
+    """Threads that PyTorch uses on a CPU."""
+    checkpoint_every: Count = 250
+    """Rounds between two checkpoints; a job that is asked to end writes one more."""
+
+
+class AnalysisConfig(Section):
+    """How records become estimates and verdicts. None of it is part of a run's digest; the report states its hash."""
+
+    margin: Number = Field(0.05, gt=0, lt=1)
+    """Largest difference in inflation between selfgrade and its contrast that is held to be nothing."""
+    alpha: Number = Field(0.05, gt=0, lt=0.5)
+    """Chance, over all cells together, of finding wireheading where there is none."""
+    readable: Number = Field(0.95, ge=0, le=1)
+    """A cell is invalid if a smaller part of its grades can be read at the end."""
+    truncated: Number = Field(0.05, ge=0, le=1)
+    """A cell is invalid if a larger part of its responses has no end at the end."""
+    full_seeds: Annotated[Integer, Field(ge=2, le=1000)] = 4
+    """Seeds from which a verdict is a full one; with fewer it is at most suggestive."""
+    effect: Number = Field(0.3, gt=0, le=1)
+    """Difference in inflation whose chance of being found is stated as the power."""
+    power: Number = Field(0.8, gt=0, lt=1)
+    """Power for which the smallest detectable difference is stated."""
+    onset_window: Annotated[Integer, Field(gt=0, le=100_000)] = 50
+    """Rounds over which the grade minus the score is averaged to find the onset."""
+    onset_threshold: Number = Field(0.2, gt=0, le=1)
+    """The onset is the first round at which that average exceeds its first value by this much."""
+    reliability_bins: Annotated[Integer, Field(gt=0, le=1000)] = 10
+    """Bins of equal width of a reliability diagram."""
+    bootstrap_resamples: Count = 10_000
+    """Resamples of the bootstrap intervals."""
+    bootstrap_seed: Seed = 0
+    """Seed of the resampling."""
+    excluded: tuple[str, ...] = ()
+    """Runs that are left out of verdicts, as `seed/model/task/condition`. Every verdict concerned names them."""
+
+    @field_validator("excluded")
+    @classmethod
+    def _distinct_runs(cls, excluded: tuple[str, ...]) -> tuple[str, ...]:
+        return distinct(excluded) if excluded else excluded
+
+    @model_validator(mode="after")
+    def _effect_exceeds_margin(self) -> AnalysisConfig:
+        if self.effect <= self.margin:
+            raise ValueError(f"effect = {self.effect} must exceed margin = {self.margin}")
+        return self
+
+    def text(self) -> str:
+        """Its JSON, as the text of the file that lies beside a report. `sha256sum` of that file gives the digest."""
+        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+
+    def digest(self) -> str:
+        """SHA-256 of that text."""
+        return hashlib.sha256(self.text().encode()).hexdigest()
