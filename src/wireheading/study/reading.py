@@ -68,7 +68,7 @@ def check_values(config: Mapping[str, Any]) -> None:
         for text in (value, *key):
             if isinstance(text, str) and ("\0" in text or not _encodable(text)):
                 raise ConfigError(
-                    f"config: {_cut(ascii(name)[1:-1])} = {_cut(ascii(value))}: holds a character that no text holds"
+                    f"config: {_cut(ascii(name)[1:-1])} = {_cut(ascii(value))}: holds a character that cannot be written"
                 )
 
 
@@ -137,7 +137,11 @@ def _nearest(study: type[BaseModel], path: tuple[str, ...]) -> str:
         if len(key) == len(path) and all(a in (b, "*") for a, b in zip(key, within, strict=False))
     ]
     elsewhere = [".".join(key).replace("*", "NAME") for key in keys if key[-1] == last]
-    meant = elsewhere + [".".join((*within, name)) for name in difflib.get_close_matches(last, beside, n=1)]
+    near, similar = (
+        [".".join((*within, name)) for name in difflib.get_close_matches(last, beside, 1, cutoff)]
+        for cutoff in (0.8, 0.6)
+    )
+    meant = near + elsewhere + similar
     if meant:
         return f"did you mean {meant[0]}?"
     return "workflow/schemas/config.schema.json lists the known ones"
