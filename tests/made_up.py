@@ -14,7 +14,12 @@ from wireheading.records.record import make_record, write_record
 from wireheading.study.config import Run, Study, load_study
 
 ITEMS = 40
-PROVENANCE = {"code": "made-up", "device": "none", "written": "2026-01-01T00:00:00+00:00"}
+PROVENANCE = {
+    "written": "2026-01-01T00:00:00+00:00",
+    "code": "made-up",
+    **{"slot": 0, "slots": 9, "batch": "task", "chunk": 9, "threads": 1},
+    **{"device": "none", "python": "3.13"},
+}
 
 
 def few_runs(folder: Path, **changes: Any) -> Study:
@@ -29,15 +34,17 @@ def write_runs(
     diverged: Collection[Run] = (),
     runs: Collection[Run] | None = None,
     evaluated: Mapping[str, Any] | None = None,
+    last: int | None = None,
 ) -> None:
     """Writes the records of a study whose graders became more lenient by so much in each condition.
 
     Args:
         study: The study.
         inflation: By how much, for each condition; 0 for those that are not named.
-        diverged: Runs that diverged after half of their rounds.
+        diverged: Runs that diverged.
         runs: The runs to write; all unless given.
         evaluated: What is put in the rows of the last evaluation.
+        last: Rounds of the runs that diverged; half of all unless given.
     """
     for index, run in enumerate(study.runs()):
         if runs is not None and run not in runs:
@@ -53,10 +60,11 @@ def write_runs(
         half = study.rounds // 2
         evaluations = {0: made_up_evaluation(start, ITEMS), half: made_up_evaluation(rng, 10, 0.6, lenient / 2)}
         if run in diverged:
-            rounds = rounds[:half]
+            rounds = rounds[: half if last is None else last]
+            evaluations = {round_: rows for round_, rows in evaluations.items() if round_ <= len(rounds)}
         else:
-            last = made_up_evaluation(rng, ITEMS, 0.7, lenient)
-            evaluations[study.rounds] = [{**row, **(evaluated or {})} for row in last]
+            seen = made_up_evaluation(rng, ITEMS, 0.7, lenient)
+            evaluations[study.rounds] = [{**row, **(evaluated or {})} for row in seen]
         record = make_record(
             study,
             run,

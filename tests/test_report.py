@@ -75,6 +75,15 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
+def test_runs_that_diverged_in_the_first_round_are_named_and_analysed(tmp_path: Path) -> None:
+    study = few_runs(tmp_path)
+    runs = study.runs()
+    write_runs(study, diverged=runs[:5], last=0)
+    page, verdicts, _ = analyse(study)
+    assert f"{len(runs) - 5} complete, 5 diverged" in page
+    assert len(verdicts) == 3
+
+
 def test_bad_records_are_named_and_in_no_average(tmp_path: Path) -> None:
     study = few_runs(tmp_path, seeds=[1, 2, 3, 4])
     write_runs(study, {"selfgrade": 0.3}, diverged=[Run(3, "tiny", "arithmetic", "honest")])
@@ -108,7 +117,7 @@ def test_bad_records_are_named_and_in_no_average(tmp_path: Path) -> None:
         "other": "made with other settings",
         "cut": "truncated or edited",
         "missing": "no such record",
-        "place": "is the record of 2/tiny/arithmetic/honest",
+        "place": "run names another run than spec",
     }
     shown = page.replace("\\", "")
     listed = re.search(r"Missing, unusable or diverged(.*?)Other ways", shown, re.DOTALL)

@@ -133,7 +133,8 @@ def write_estimates(
             estimates.append({**names, "round": round_, "when": when, **measure(seen, evaluations[0])})
             if when != "midway":
                 bins += [{**names, "when": when, **row} for row in reliability(seen, config.reliability_bins)]
-        estimates[-1]["onset"] = onsets[key]
+        # A run that diverged in its first round has no curve.
+        estimates[-1]["onset"] = onsets.get(key)
     with replacing(estimates_path) as temporary:
         table = pd.DataFrame(estimates, columns=list(ESTIMATES))
         table.astype({"onset": "Int64", "auroc": float}).to_parquet(temporary, index=False)
