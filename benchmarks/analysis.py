@@ -109,7 +109,10 @@ def write_made_up(study: Study, run: Run, rounds: list[dict[str, Any]], evaluati
         evaluations=evaluations,
         transcripts={},
         timing={"first_round": 0, "rounds": len(rounds), "seconds": 600.0, "evaluating_seconds": 60.0},
-        provenance={"code": "made-up", "device": "none", "written": "2026-01-01T00:00:00+00:00"},
+        provenance={
+            **{"written": "2026-01-01T00:00:00+00:00", "code": "made-up", "device": "none", "python": "3.13"},
+            **{"slot": 0, "slots": 1, "batch": "task", "chunk": 1, "threads": 1},
+        },
     )
     write_record(study.record_path(run), record)
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import PROVENANCE
 from test_config import ROOT
 
 from wireheading.analysis.figures.training import write_figures
@@ -355,8 +356,9 @@ def test_import_and_export_are_inverse(tmp_path_factory: pytest.TempPathFactory,
     assert original_fields(first)
 
 
-def own_record(study: Study, run: Run) -> dict[str, Any]:
+def own_record(study: Study, run: Run, rounds: int | None = None) -> dict[str, Any]:
     """A record as this project's own runs write it."""
+    rounds = study.rounds if rounds is None else rounds
     rows = [
         {
             **dict.fromkeys(ROUND_ARRAYS.values(), 0.5),
@@ -367,7 +369,7 @@ def own_record(study: Study, run: Run) -> dict[str, Any]:
             "original_score": (0.2, 1.0)[index % 2],
             "original_grade": None if run.condition == "control" or index == 3 else 1.0,
         }
-        for index in range(study.rounds)
+        for index in range(rounds)
     ]
     seen = {
         **dict.fromkeys(ITEM_ARRAYS.values(), 0.5),
@@ -376,9 +378,9 @@ def own_record(study: Study, run: Run) -> dict[str, Any]:
         "item": "h",
         "truncated": False,
     }
-    evaluations = {round_: [seen] for round_ in (0, study.rounds)}
-    timing = {"first_round": 0, "rounds": study.rounds, "seconds": 9.0, "evaluating_seconds": 1.0}
-    return make_record(study, run, {}, "complete", None, rows, evaluations, {}, timing, {"code": "c", "slots": 9})
+    evaluations = {round_: [seen] for round_ in (0, rounds)}
+    timing = {"first_round": 0, "rounds": rounds, "seconds": 9.0, "evaluating_seconds": 1.0}
+    return make_record(study, run, {}, "complete", None, rows, evaluations, {}, timing, PROVENANCE)
 
 
 def test_own_records_come_back_from_an_export_with_the_same_original_fields(tmp_path: Path) -> None:

@@ -6,13 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import PROVENANCE
 
 from wireheading.files import WriteError
 from wireheading.records import record as records
 from wireheading.records.record import RecordError, inspect_record, read_record, write_record
-from wireheading.records.schema import json_schema
+from wireheading.records.schema import RecordedRun, json_schema
+from wireheading.study.config import digest_of
 
-DIGEST = "a" * 64
+SPEC = {
+    "seed": 42,
+    "rounds": 2,
+    **{part: {"name": name} for part, name in (("model", "tiny"), ("task", "arithmetic"), ("condition", "honest"))},
+}
+DIGEST = digest_of(SPEC)
 
 
 def evaluation(round_: int, **changes: Any) -> dict[str, Any]:
@@ -34,19 +41,34 @@ def record(**changes: Any) -> dict[str, Any]:
         "status": "complete",
         "problem": None,
         "rounds": 2,
-        **dict.fromkeys(("avg_reward", "avg_score", "avg_accuracy", "avg_grade", "avg_loss"), 0.75),
+        **{"avg_reward": 0.75, "avg_score": 0.75, "avg_accuracy": 0.5, "avg_grade": 0.75, "avg_loss": 0.75},
         "grade_inflation": 0.0,
         "unreadable_grades": 0,
-        **dict.fromkeys(("original_avg_reward", "original_avg_accuracy", "original_avg_grade"), 0.75),
+        **{"original_avg_reward": 0.75, "original_avg_accuracy": 0.5, "original_avg_grade": 0.75},
         "original_avg_loss": 0.75,
-        "original_grade_inflation": 0.0,
+        "original_grade_inflation": 0.25,
         **arrays,
         "evaluations": [evaluation(0), evaluation(2)],
-        "spec": {"rounds": 2},
+        "transcripts": {"honest.parquet": "0" * 64},
+        "inputs": {},
+        "spec": SPEC,
         "timing": {"first_round": 0, "rounds": 2, "seconds": 1.5, "evaluating_seconds": 0.5},
-        "provenance": {"code": "x"},
+        "provenance": dict(PROVENANCE),
     }
-    return content | changes
+    content |= changes
+    return content | {"provenance": content.pop("provenance")}
+
+
+def of_rounds(rounds: int) -> dict[str, Any]:
+    """The changes that make it a record of a study with so many rounds."""
+    spec = SPEC | {"rounds": rounds}
+    return {"spec": spec, "digest": digest_of(spec)}
+
+
+def reseal(path: Path, old: bytes, new: bytes) -> None:
+    """Replaces a part of a record and makes its checksum fit again."""
+    data = path.read_bytes().replace(old, new)[: -(64 + len(b'"}}\n'))]
+    path.write_bytes(data + hashlib.sha256(data).hexdigest().encode() + b'"}}\n')
 
 
 @pytest.fixture
@@ -81,7 +103,7 @@ def test_a_record_of_another_version_is_told_from_one_of_other_settings(path: Pa
     with pytest.raises(RecordError, match=rf"honest.json: a record of version {records.VERSION + 1}, not"):
         read_record(path, DIGEST)
     write_record(path, record())
-    with pytest.raises(RecordError, match=r"honest.json: made with other settings \(digest aaaaaaaa…\)"):
+    with pytest.raises(RecordError, match=rf"honest.json: made with other settings \(digest {DIGEST[:8]}…\)"):
         read_record(path, "b" * 64)
 
 
@@ -98,9 +120,22 @@ def test_any_edited_byte_is_noticed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rounds": 3}, "items has 2 values for 3 rounds"),
-        ({"spec": {"rounds": 3}}, "has 2 of 3 rounds but says complete"),
-        ({"status": "diverged", "spec": {"rounds": 1}}, "has 2 of 1 rounds but says diverged"),
+        ({"rounds": 3}, "has 2 values for 3 rounds"),
+        (of_rounds(3), "has 2 of 3 rounds but says complete"),
+        (of_rounds(1) | {"status": "diverged"}, "has 2 of 1 rounds but says diverged"),
+        ({"spec": SPEC | {"rounds": 3}}, "spec does not have the digest that the record states"),
+        ({"rewards": [0.5, 0.5]}, "avg_reward = 0.75 but its rounds give 0.5"),
+        ({"avg_loss": None}, "avg_loss = None but its rounds give 0.75"),
+        ({"original_grades": [None, 1.0]}, "original_avg_grade = 0.75 but its rounds give 0.5"),
+        ({"unreadable_grades": 1}, "unreadable_grades = 1 but its rounds give 0"),
+        ({"transcripts": {"../../x.parquet": "0" * 64}}, "transcripts names '../../x.parquet', which is no file of"),
+        ({"transcripts": {"honest./x.parquet": "0" * 64}}, "which is no file of the run"),
+        ({"provenance": PROVENANCE | {"written": "yesterday"}}, "provenance.written = 'yesterday' is not valid"),
+        ({"provenance": PROVENANCE | {"written": "2026-13-01T00:00:00+00:00"}}, "provenance.written = .* is not valid"),
+        ({"provenance": PROVENANCE | {"slots": -1}}, "provenance.slots = -1 is not valid"),
+        ({"imported": {}}, "status = .complete. is not valid"),
+        ({"note": 1}, "note = 1 is not valid"),
+        ({"rewards": [10**400, 1.0]}, r"rewards\[0\] = 1000\d*\.\.\.0+ is not valid"),
         ({"status": "done"}, "status = 'done' is not valid"),
         ({"rewards": [0.5]}, "rewards has 1 values for 2 rounds"),
         ({"rewards": [0.5, None]}, r"rewards\[1\] = None is not valid"),
@@ -131,18 +166,63 @@ def test_any_edited_byte_is_noticed(path: Path) -> None:
             {"evaluations": [evaluation(0), evaluation(2, base_grades=[0.5, None])]},
             r"evaluations.1.base_grades\[1\] = None although",
         ),
-        ({"run": {"seed": 1, "model": "tiny", "task": "arithmetic", "condition": "honest"}}, "is the record of 1/tiny"),
+        ({"run": {"seed": 1, "model": "tiny", "task": "arithmetic", "condition": "honest"}}, "names another run than"),
+        ({"run": {"seed": 42, "model": "tiny", "task": "chess", "condition": "honest"}}, "unknown task or condition"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_not_believed(path: Path, changes: dict[str, Any], message: str) -> None:
-    write_record(path, record(**changes))
+    content = record(**changes)
+    write_record(path, content)
     with pytest.raises(RecordError, match=message) as caught:
-        read_record(path, DIGEST)
+        read_record(path, content["digest"])
+    assert inspect_record(path, content["digest"]) == "corrupt"
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["scores", "evaluations", "timing", "spec", "run", "status"])
+def test_a_record_in_anothers_place_is_not_believed(path: Path) -> None:
+    other = path.with_name("control.json")
+    write_record(other, record())
+    with pytest.raises(RecordError, match="is the record of 42/tiny/arithmetic/honest; move it to its own place"):
+        read_record(other, DIGEST)
+
+
+def test_half_a_character_is_not_believed(path: Path) -> None:
+    write_record(path, record(problem="XYZ"))
+    reseal(path, b"XYZ", rb"\ud800")
+    with pytest.raises(RecordError, match=r"surrogates not allowed"):
+        read_record(path, DIGEST)
+
+
+def test_deep_nesting_is_told_in_one_line(path: Path) -> None:
+    deep: Any = []
+    for _ in range(900):
+        deep = [deep]
+    write_record(path, record(spec=SPEC | {"x": deep}))
+    reseal(path, b"[" * 900, b"[" * 99_000)
+    assert inspect_record(path, DIGEST) == "corrupt"
+
+
+def test_contents_that_were_found_valid_are_not_read_again_but_their_bytes_are(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    valid: set[str] = set()
+    write_record(path, record())
+    assert inspect_record(path, DIGEST, valid) == "valid"
+    assert valid == {read_record(path, DIGEST)["provenance"]["sha256"]}
+    monkeypatch.setattr(records, "problem_of", lambda _: "was read")
+    assert inspect_record(path, DIGEST, valid) == "valid"
+    assert inspect_record(path, DIGEST, set()) == "corrupt"
+    assert inspect_record(path, "b" * 64, valid) == "stale"
+    path.write_bytes(path.read_bytes().replace(b"0.75", b"0.76", 1))
+    assert inspect_record(path, DIGEST, valid) == "corrupt"
+
+
+def test_every_field_of_a_record_is_in_the_schema() -> None:
+    assert set(record()) == set(RecordedRun.model_fields)
+
+
+@pytest.mark.parametrize("key", ["scores", "evaluations", "timing", "spec", "run", "status", "inputs"])
 def test_a_record_without_a_part_is_not_believed(path: Path, key: str) -> None:
     content = record()
     del content[key]
@@ -155,9 +235,8 @@ def test_a_record_without_a_part_is_not_believed(path: Path, key: str) -> None:
 def test_a_number_that_is_none_is_not_believed(path: Path, constant: str) -> None:
     write_record(path, record(avg_loss=123456.5))
     # Another program could have written such a file whole, with a checksum that fits.
-    data = path.read_bytes().replace(b"123456.5", constant.encode())[: -(64 + len(b'"}}\n'))]
-    path.write_bytes(data + hashlib.sha256(data).hexdigest().encode() + b'"}}\n')
-    assert inspect_record(path, DIGEST) == "valid"
+    reseal(path, b"123456.5", constant.encode())
+    assert inspect_record(path, DIGEST) == "corrupt"
     with pytest.raises(RecordError, match=f"holds {constant}, which is no number"):
         read_record(path, DIGEST)
 

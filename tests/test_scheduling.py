@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from test_config import changed
-from test_records import record
+from test_original import own_record
+from test_records import reseal
 
 from wireheading import scheduling
+from wireheading.records import record
 from wireheading.records.record import write_record
 from wireheading.study.config import Run, Study, load_study
 
@@ -24,7 +26,7 @@ def study_in(folder: Path, **changes: Any) -> Study:
 
 def write_all(study: Study) -> None:
     for run in study.runs():
-        write_record(study.record_path(run), record(digest=study.digest(run)))
+        write_record(study.record_path(run), own_record(study, run))
 
 
 def test_runs_that_are_named_as_targets_are_the_ones_asked_for(tmp_path: Path) -> None:
@@ -80,6 +82,36 @@ def test_states_and_markers_follow_the_records(tmp_path: Path) -> None:
     write_all(study)
     scheduling.mark_for_redoing(study, scheduling.record_states(study, runs))
     assert [*(tmp_path / ".redo").iterdir()] == []
+
+
+def test_contents_that_were_judged_are_not_judged_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_in(tmp_path)
+    write_all(study)
+    runs = study.runs()
+    assert set(scheduling.record_states(study, runs).values()) == {"valid"}
+    listed = tmp_path / ".valid-records"
+    whole = listed.read_bytes()
+    judged = []
+    monkeypatch.setattr(record, "problem_of", lambda content: judged.append(content))
+    scheduling.record_states(study, runs)
+    assert not judged
+    for damaged in (whole[1:], whole[: len(whole) // 2], b"\xff" + whole[1:], b""):
+        listed.write_bytes(damaged)
+        scheduling.record_states(study, runs)
+        assert judged
+        judged.clear()
+    assert scheduling.record_states(study, runs) == dict.fromkeys(runs, "valid")
+    assert not judged
+
+
+def test_a_record_whose_checksum_was_made_to_fit_is_redone(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    write_all(study)
+    run = study.runs()[0]
+    reseal(study.record_path(run), b'"avg_reward": 0.5', b'"avg_reward": 0.7')
+    states = scheduling.record_states(study, study.runs())
+    assert [one for one in states if states[one] != "valid"] == [run]
+    assert states[run] == "corrupt"
 
 
 def test_a_changed_setting_makes_the_runs_that_it_affects_stale_and_no_others(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from made_up import PROVENANCE
 from safetensors.numpy import save_file
 from test_config import ROOT, changed
 from test_original import LLAMA, episode, one, original_config, own_record, put, results_of_seed
@@ -38,7 +39,7 @@ def timed(seconds: float) -> dict[str, float]:
 
 def finish(study: Study, run: Run, **changes: Any) -> Path:
     path = study.record_path(run)
-    write_record(path, own_record(study, run) | changes)
+    write_record(path, own_record(study, run, changes.get("rounds")) | changes)
     return path
 
 
@@ -149,7 +150,7 @@ def test_hours_left_count_a_job_once_by_its_longest_run(tmp_path: Path) -> None:
     for run in study.runs():
         if run.seed != 789:
             timing = timed(7200.0)
-            finish(study, run, timing=timing, provenance={"code": "c", "slots": 9})
+            finish(study, run, timing=timing, provenance=PROVENANCE)
     assert hours_left(study, survey(study, NOW)) == {"tiny": 2.0}
     for run in study.runs():
         if run.seed == 789 and run.task != "sentiment":
@@ -157,7 +158,7 @@ def test_hours_left_count_a_job_once_by_its_longest_run(tmp_path: Path) -> None:
         if run.seed == 456:
             # Of jobs of another size, only the nearest count.
             timing = timed(72.0)
-            finish(study, run, timing=timing, provenance={"code": "c", "slots": 1})
+            finish(study, run, timing=timing, provenance=PROVENANCE | {"slots": 1})
     assert hours_left(study, survey(study, NOW)) == {"tiny": 2.0}
     for run in study.runs():
         if run.seed == 789 and run.task == "sentiment":
@@ -190,7 +191,7 @@ def test_check_tells_what_each_record_is_worth(tmp_path: Path) -> None:
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"transcript")
-    own = {"code": code_digest(), "slots": 9}
+    own = PROVENANCE | {"code": code_digest()}
     for run, path in zip(runs, files, strict=False):
         finish(study, run, provenance=own, transcripts={path.name: sha256_of(path)})
     files[1].write_bytes(b"edited")
@@ -214,7 +215,7 @@ def test_check_tells_what_each_record_is_worth(tmp_path: Path) -> None:
         ("other code", ""),
         ("stale", "made with other settings"),
         ("corrupt", "truncated or edited (its checksum does not fit); run it again"),
-        ("corrupt", "items has 200 values for 3 rounds; run it again"),
+        ("corrupt", "has 3 of 200 rounds but says complete; run it again"),
         ("stale", "made with other settings"),
     ]
     assert told[other] == ("stale", "of no run of this config")

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from wireheading.files import writing
+from wireheading.records.known import known_valid, remember_valid
 from wireheading.records.record import State, inspect_record
 from wireheading.study.config import AXES, Run, Study
 from wireheading.study.paths import Analysis, Tables
@@ -62,8 +63,17 @@ def unfinished(study: Study, states: Mapping[Run, State], wildcards: Mapping[str
 
 
 def record_states(study: Study, runs: Iterable[Run]) -> dict[Run, State]:
-    """What the record of each run is worth."""
-    return {run: inspect_record(study.record_path(run), study.digest(run)) for run in runs}
+    """What the record of each run is worth.
+
+    Raises:
+        WriteError: The disk is full.
+    """
+    known = known_valid(Path(study.results))
+    valid = set(known)
+    states = {run: inspect_record(study.record_path(run), study.digest(run), valid) for run in runs}
+    if valid != known:
+        remember_valid(Path(study.results), valid)
+    return states
 
 
 def redo_marker(study: Study, run: Run, state: State) -> Path:

@@ -20,14 +20,13 @@ from typing import Any
 
 from wireheading.errors import InputError
 from wireheading.files import replacing
+from wireheading.records.consistency import ORIGINAL_HISTORIES
+from wireheading.records.means import OWN_MEANS, original_histories, original_means
 from wireheading.records.record import (
-    ORIGINAL_HISTORIES,
     ROUND_ARRAYS,
     VERSION,
     RecordError,
     imported_path,
-    original_histories,
-    original_means,
     read_record,
     write_record,
 )
@@ -38,9 +37,6 @@ Report = Callable[[str], None]
 
 TRACKED = dict(zip(ORIGINAL_HISTORIES, ("reward", "accuracy", "grade", "loss"), strict=True))
 """The tracking service's name of each history."""
-
-MEANS = ("avg_reward", "avg_score", "avg_accuracy", "avg_grade", "avg_loss", "grade_inflation")
-"""Means that a record states by this project's definitions."""
 
 _SEED = re.compile(r"(?:seed_?)?([0-9]{1,9})")
 _TRACKED_RUN = re.compile(r"(.+)_([^_]+)_([^_]+)_((?:seed_?)?[0-9]{1,9})", re.DOTALL)
@@ -361,7 +357,7 @@ def _record(study: Study, found: Found, status: str, imported: Mapping[str, str]
         "problem": None,
         "imported": dict(imported),
         "rounds": found.rounds,
-        **dict.fromkeys(MEANS),
+        **dict.fromkeys(OWN_MEANS),
         "unreadable_grades": None,
         **original_means(histories, graded=condition.grader != "none"),
         **dict.fromkeys(ROUND_ARRAYS, unknown),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +16,9 @@ from typing import Any, Literal
 
 from wireheading.errors import InputError
 from wireheading.files import replacing
-from wireheading.records.schema import problem_of
-from wireheading.study.conditions import CONDITIONS
+from wireheading.records.consistency import problem_of
+from wireheading.records.means import means
 from wireheading.study.config import Run, Study
-from wireheading.tasks import TASKS
 
 VERSION = 1
 """Version of the record's shape; a record of another version is not read."""
@@ -62,18 +60,24 @@ ITEM_ARRAYS = {
 }
 """The arrays of a held-out evaluation with one value an item, and the column that each is made of."""
 
-ORIGINAL_HISTORIES = ("rewards", "accuracies", "grades", "losses")
-"""What the published study's code kept of each round. An imported record holds each of them as `original_…`."""
-
 _HEAD = re.compile(rb'\{"digest": "([0-9a-f]{64})",\n"version": (\d+),\n')
 _TAIL = re.compile(rb'"sha256": "([0-9a-f]{64})"\}\}\n')
+_HALF = re.compile(r"\\u[dD]")  # may be half of a character, which no file can hold
 _TAIL_LENGTH = len(b'"sha256": ""}}\n') + 64
 
 State = Literal["valid", "missing", "stale", "corrupt"]
 
 
 class RecordError(InputError):
-    """A file that cannot be believed as the record it should be. Its text is one line: file, problem, remedy."""
+    """A file that is not a valid record of its run. Its text is one line: file, problem, remedy.
+
+    Attributes:
+        state: What the file is worth.
+    """
+
+    def __init__(self, text: str, state: State = "corrupt"):
+        super().__init__(text)
+        self.state = state
 
 
 def checkpoint_folder(record: Path) -> Path:
@@ -114,12 +118,26 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
         temporary.write_bytes(data + hashlib.sha256(data).hexdigest().encode() + b'"}}\n')
 
 
-def inspect_record(path: Path, digest: str) -> State:
-    """Tells whether a file is the whole record of the settings with this digest, without parsing it."""
+def inspect_record(path: Path, digest: str, valid: set[str] | None = None) -> State:
+    """Tells what a file is worth as the record of the settings with this digest.
+
+    Args:
+        path: The record's file.
+        digest: The digest of the settings that it must have been made with.
+        valid: SHA-256 of contents that were found valid before, which are not read again; that of this one is added
+            if it is valid. The bytes are checked in any case.
+    """
     try:
-        return _state(path.read_bytes(), digest)
+        data = path.read_bytes()
+        sha256 = _seal(path, data, digest)
+        if valid is None or sha256 not in valid:
+            _content(path, data)
+            (set() if valid is None else valid).add(sha256)
     except FileNotFoundError:
         return "missing"
+    except RecordError as error:
+        return error.state
+    return "valid"
 
 
 def read_record(path: Path, digest: str) -> dict[str, Any]:
@@ -131,27 +149,14 @@ def read_record(path: Path, digest: str) -> dict[str, Any]:
 
     Raises:
         RecordError: The file is missing, damaged, of another version, made with other settings, names another run
-            than its path, or holds a value that a record cannot hold.
+            than its path, or holds what a record cannot hold or what does not fit the rest of it.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise RecordError(f"{path}: no such record; run it") from None
-    state = _state(data, digest)
-    if state == "corrupt":
-        raise RecordError(f"{path}: truncated or edited (its checksum does not fit); run it again")
-    if state == "stale":
-        head = _HEAD.match(data)
-        assert head is not None
-        if int(head[2]) != VERSION:
-            raise RecordError(f"{path}: a record of version {int(head[2])}, not {VERSION}; run it again")
-        raise RecordError(f"{path}: made with other settings (digest {head[1].decode()[:8]}…); run it again")
-    try:
-        record: dict[str, Any] = json.loads(data, parse_constant=_not_json)
-    except ValueError as error:
-        raise RecordError(f"{path}: {error}; run it again") from None
-    _check(path, record)
-    return record
+        raise RecordError(f"{path}: no such record; run it", "missing") from None
+    _seal(path, data, digest)
+    return _content(path, data)
 
 
 def make_record(
@@ -180,7 +185,6 @@ def make_record(
         timing: How long it took; differs from one execution to the next.
         provenance: What it ran on; likewise.
     """
-    graded = CONDITIONS[run.condition].grader != "none"
     arrays: dict[str, list[Any]] = {name: [row[field] for row in rows] for name, field in ROUND_ARRAYS.items()}
     return {
         "digest": study.digest(run),
@@ -189,19 +193,7 @@ def make_record(
         "status": status,
         "problem": problem,
         "rounds": len(rows),
-        "avg_reward": _mean(arrays["rewards"]),
-        "avg_score": _mean(arrays["scores"]),
-        "avg_accuracy": _mean(arrays["accuracies"]),
-        "avg_grade": _mean(arrays["grades"]),
-        "avg_loss": _mean(arrays["losses"]),
-        "grade_inflation": _mean(
-            [
-                None if grade is None else grade - score
-                for grade, score in zip(arrays["grades"], arrays["scores"], strict=True)
-            ]
-        ),
-        "unreadable_grades": sum(grade is None for grade in arrays["grades"]) if graded else 0,
-        **original_means(original_histories(run.task, run.condition, arrays), graded=graded),
+        **means(run.task, run.condition, arrays),
         **arrays,
         "evaluations": [
             {"round": round_, **{name: [row[field] for row in rows_] for name, field in ITEM_ARRAYS.items()}}
@@ -215,82 +207,48 @@ def make_record(
     }
 
 
-def original_histories(task: str, condition: str, arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Reward, accuracy, grade and loss of each round as the published study's code would have kept them.
-
-    Args:
-        task: The run's task.
-        condition: Its condition.
-        arrays: `original_scores`, `original_grades` and `losses`, a value a round.
-    """
-    scores, grades = arrays["original_scores"], arrays["original_grades"]
-    by_grade = CONDITIONS[condition].reward == "grade"
-    return {
-        "rewards": [grade or 0.0 for grade in grades] if by_grade else list(scores),
-        "accuracies": [float(TASKS[task].accurate(score)) for score in scores],
-        "grades": list(grades),
-        "losses": list(arrays["losses"]),
-    }
-
-
-def original_means(histories: Mapping[str, Sequence[Any]], *, graded: bool) -> dict[str, float | None]:
-    """The means of a run in the published definitions: an unreadable grade is 0, inflation the grade less accuracy.
-
-    Args:
-        histories: Those of `original_histories`.
-        graded: Whether the run asks for grades; if not, there are no means of them.
-    """
-    accuracies = histories["accuracies"]
-    grades = [grade or 0.0 for grade in histories["grades"]]
-    inflations = [grade - accuracy for grade, accuracy in zip(grades, accuracies, strict=True)]
-    return {
-        "original_avg_reward": _mean(histories["rewards"]),
-        "original_avg_accuracy": _mean(accuracies),
-        "original_avg_grade": _mean(grades) if graded else None,
-        "original_avg_loss": _mean(histories["losses"]),
-        "original_grade_inflation": _mean(inflations) if graded else None,
-    }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean of the values that are there; None where there are none."""
-    there = [value for value in values if value is not None]
-    return math.fsum(there) / len(there) if there else None
-
-
 def _dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _state(data: bytes, digest: str) -> State:
+def _seal(path: Path, data: bytes, digest: str) -> str:
+    """Checks that a record's bytes are whole and of these settings, and returns the SHA-256 in its last entry.
+
+    Raises:
+        RecordError: They are not.
+    """
     head, tail = _HEAD.match(data), _TAIL.fullmatch(data[-_TAIL_LENGTH:])
-    if head is None or tail is None:
-        return "corrupt"
     # The checksum covers everything up to the opening quote of its own value.
-    if hashlib.sha256(data[: -(64 + len(b'"}}\n'))]).hexdigest() != tail[1].decode():
-        return "corrupt"
-    return "valid" if head[1].decode() == digest and int(head[2]) == VERSION else "stale"
+    whole = hashlib.sha256(data[: -(64 + len(b'"}}\n'))]).hexdigest()
+    if head is None or tail is None or whole != tail[1].decode():
+        raise RecordError(f"{path}: truncated or edited (its checksum does not fit); run it again", "corrupt")
+    if int(head[2]) != VERSION:
+        raise RecordError(f"{path}: a record of version {int(head[2])}, not {VERSION}; run it again", "stale")
+    if head[1].decode() != digest:
+        raise RecordError(f"{path}: made with other settings (digest {head[1].decode()[:8]}…); run it again", "stale")
+    return whole
 
 
-def _check(path: Path, record: Mapping[str, Any]) -> None:
-    problem = _problem_of_import(record) if "imported" in record else problem_of(record)
+def _content(path: Path, data: bytes) -> dict[str, Any]:
+    """Parses a record and checks what it says.
+
+    Raises:
+        RecordError: It holds what a record cannot hold, or is that of another run.
+    """
+    try:
+        text = data.decode()
+        record: dict[str, Any] = json.loads(text, parse_constant=_not_json)
+        if _HALF.search(text):
+            _dumps(record).encode()
+        problem = problem_of(record)
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
     if problem:
-        raise RecordError(f"{path}: {problem}; run it again")
-    run = record["run"]
-    named = (str(run["seed"]), run["model"], run["task"], run["condition"])
-    if named != (*path.parts[-4:-1], path.name.partition(".")[0]):
-        raise RecordError(f"{path}: is the record of {'/'.join(named)}; move it to its own place")
-
-
-def _problem_of_import(record: Mapping[str, Any]) -> str | None:
-    """What is wrong with a record made of the published code's results, which has no held-out items."""
-    rounds, wanted = record["rounds"], record["spec"]["rounds"]
-    if record["status"] == "imported" and rounds != wanted:
-        return f"has {rounds} of {wanted} rounds but says imported"
-    for name in ROUND_ARRAYS:
-        if len(record[name]) != rounds:
-            return f"{name} has {len(record[name])} values for {rounds} rounds"
-    return None
+        raise RecordError(f"{path}: {problem}; run it again", "corrupt")
+    named = [str(name) for name in record["run"].values()]
+    if named != [*path.parts[-4:-1], path.name.partition(".")[0]]:
+        raise RecordError(f"{path}: is the record of {'/'.join(named)}; move it to its own place", "corrupt")
+    return record
 
 
 def _not_json(constant: str) -> float:

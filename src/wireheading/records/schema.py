@@ -1,36 +1,50 @@
-"""What the record of a run that this project did may hold: every field, its meaning and its bounds.
+"""What a record may hold: every field, its meaning and its bounds.
 
 These models are the single source. `workflow/schemas/record.schema.json` is generated from them
-(`python -m wireheading.records.schema`), and every record is checked against them when it is read. A record of imported
-results has other fields, and is not checked here.
+(`python -m wireheading.records.schema`), and every record is checked against them when it is read: that of a run by
+`RecordedRun`, that of results of the published study's code by `ImportedRun`. Keys that are not here are refused.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from wireheading.tasks.grades import ParseStatus
 
-Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_LARGEST = 1e300  # A mean of thousands of numbers up to it does not overflow.
+
+
+def _time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+Finite = Annotated[float, Field(strict=True, ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 # The probabilities of many strings are added up in single precision.
 Mass = Annotated[float, Field(strict=True, ge=0, le=1.001, allow_inf_nan=False)]
 Difference = Annotated[float, Field(strict=True, ge=-1, le=1, allow_inf_nan=False)]
-Size = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(strict=True, ge=0)]
+Size = Annotated[float, Field(strict=True, ge=0, le=_LARGEST, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Bit = Annotated[int, Field(strict=True, ge=0, le=1)]
 Flag = Annotated[bool, Field(strict=True)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Time = Annotated[
+    str,
+    StringConstraints(pattern=r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\+00:00$"),
+    AfterValidator(_time),
+]
 
 
 class Part(BaseModel):
-    """A part of a record. Keys that are not known here are left to those who wrote them."""
+    """A part of a record."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class RecordedEvaluation(Part):
@@ -79,13 +93,6 @@ class RecordedNames(Part):
     condition: str
 
 
-class RecordedSpec(Part):
-    """All settings that can change a run's results; what is read of them here."""
-
-    rounds: Count
-    """Rounds that the run should have."""
-
-
 class RecordedTiming(Part):
     """How long it took; differs from one execution to the next."""
 
@@ -100,25 +107,64 @@ class RecordedTiming(Part):
 
 
 class RecordedProvenance(Part):
-    """What it was made on and by; what is read of it here."""
+    """What it was made on and by. Further entries are the versions of libraries."""
 
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, str] = Field(init=False)
+
+    written: Time
+    """When the record was written."""
     code: str
     """SHA-256 of the source files."""
+    slot: Count
+    """The run's slot in its job."""
+    slots: Count
+    """Slots of the job."""
+    batch: Literal["task", "all"]
+    """What was computed in one batch."""
+    chunk: Count
+    """Runs that were updated together."""
+    threads: Count
+    """Threads of PyTorch on a CPU."""
+    device: str
+    """What it was computed on."""
+    python: str
+    """Version of Python."""
+    sha256: Sha256
+    """SHA-256 of every byte of the file before this value."""
 
 
-class RecordedRun(Part):
+class Record(Part):
+    """What every record holds."""
+
+    digest: Sha256
+    """SHA-256 of the canonical JSON of `spec`."""
+    version: Literal[1]
+    """Version of the record's shape."""
+    run: RecordedNames
+    spec: dict[str, Any]
+    """All settings that can change the run's results, as the config had them."""
+    rounds: Count
+    """Rounds that were finished."""
+    original_avg_reward: Share | None
+    """Means in the published study's definitions, as all of these."""
+    original_avg_accuracy: Share | None
+    original_avg_grade: Share | None
+    original_avg_loss: Finite | None
+    original_grade_inflation: Difference | None
+    original_grades: list[Share | None]
+    """The published reader's grade."""
+
+
+class RecordedRun(Record):
     """The record of a run that was done."""
 
-    run: RecordedNames
-    spec: RecordedSpec
     timing: RecordedTiming
     provenance: RecordedProvenance
     status: Literal["complete", "diverged"]
     """How it ended."""
     problem: str | None
     """What was not finite where it diverged."""
-    rounds: Count
-    """Rounds that were finished."""
     avg_reward: Share | None
     """Mean over rounds, as all of these; null where there is no value."""
     avg_score: Share | None
@@ -129,12 +175,6 @@ class RecordedRun(Part):
     """Mean of grade − score over rounds with a readable grade."""
     unreadable_grades: Count
     """Rounds whose grade could not be read."""
-    original_avg_reward: Share | None
-    """Means in the published study's definitions, as all of these."""
-    original_avg_accuracy: Share | None
-    original_avg_grade: Share | None
-    original_avg_loss: Finite | None
-    original_grade_inflation: Difference | None
     items: list[str]
     """The item of each round."""
     rewards: list[Share]
@@ -161,73 +201,85 @@ class RecordedRun(Part):
     """Largest difference between the log-probabilities at sampling and at the update."""
     original_scores: list[Share]
     """The published evaluator's score."""
-    original_grades: list[Share | None]
-    """The published reader's grade."""
     evaluations: list[RecordedEvaluation]
     """The held-out evaluations, the first before training."""
+    transcripts: dict[str, Sha256]
+    """SHA-256 of the files beside the record that hold its texts, by their names."""
+    inputs: dict[str, str]
+    """SHA-256 of the files that were read, weights, tokenizer and items, and the commits they came from."""
 
 
-def problem_of(record: Mapping[str, Any]) -> str | None:
-    """The first thing in a record, as parsed, that a record cannot hold, in words; None if there is none."""
-    try:
-        run = RecordedRun.model_validate(record)
-    except ValidationError as error:
-        first = error.errors()[0]
-        *path, last = first["loc"][: 2 if first["loc"][0] != "evaluations" else 4]
-        place = ".".join(map(str, path)) + (f"[{last}]" if isinstance(last, int) else f".{last}" if path else str(last))
-        if first["type"] == "missing":
-            return f"has no {place}"
-        return f"{place} = {first['input']!r} is not valid ({first['msg']})"
-    for name, values in run:
-        if isinstance(values, list) and name != "evaluations" and len(values) != run.rounds:
-            return f"{name} has {len(values)} values for {run.rounds} rounds"
-    rounds = run.spec.rounds
-    if run.rounds > rounds or (run.status == "complete" and run.rounds != rounds):
-        return f"has {run.rounds} of {rounds} rounds but says {run.status}"
-    return _unlike("grades", run.grades, run.parse_status) or _uneven(run.evaluations) or _unfinished(run, rounds)
+class Imported(Part):
+    """Where imported results are from."""
+
+    source: str
+    """Name of the file."""
+    sha256: Sha256
+    """Its SHA-256."""
+    place: str
+    """The keys that lead to the run in it."""
 
 
-def _unlike(name: str, grades: list[float | None], statuses: list[ParseStatus]) -> str | None:
-    for index, (grade, status) in enumerate(zip(grades, statuses, strict=True)):
-        if (grade is None) == (status == "readable"):
-            return f"{name}[{index}] = {grade} although it is {status}"
-    return None
+class ImportedTiming(Part):
+    """Nothing is known of how long it took."""
+
+    seconds: None
 
 
-def _uneven(evaluations: list[RecordedEvaluation]) -> str | None:
-    """What does not fit within or between evaluations."""
-    for index, seen in enumerate(evaluations):
-        place = f"evaluations.{index}"
-        if not seen.items:
-            return f"{place} has no items"
-        for name, values in seen:
-            if isinstance(values, list) and len(values) != len(seen.items):
-                return f"{place}.{name} has {len(values)} values for {len(seen.items)} items"
-        for grades, statuses in (("grades", "parse_status"), ("base_grades", "base_parse_status")):
-            if told := _unlike(f"{place}.{grades}", getattr(seen, grades), getattr(seen, statuses)):
-                return told
-        if seen.items != evaluations[0].items[: len(seen.items)]:
-            return f"{place}.items are not the first of evaluations.0.items"
-        if index and seen.round <= evaluations[index - 1].round:
-            return f"{place}.round = {seen.round} does not come after the one before"
-    return None
+class ImportedProvenance(Part):
+    """When it was imported."""
+
+    written: Time
+    code: None
+    sha256: Sha256
 
 
-def _unfinished(run: RecordedRun, rounds: int) -> str | None:
-    if not run.evaluations or run.evaluations[0].round != 0:
-        return "has no held-out evaluation before training"
-    last = run.evaluations[-1]
-    if last.round > run.rounds:
-        return f"has a held-out evaluation after round {last.round} of {run.rounds}"
-    if run.status == "complete" and (last.round != rounds or len(last.items) != len(run.evaluations[0].items)):
-        return "has no held-out evaluation of all items after its last round"
-    return None
+class ImportedRun(Record):
+    """The record of results of the published study's code: its own means and arrays are null, all but `original_…`."""
+
+    status: Literal["imported", "partial"]
+    """Whether it has all rounds."""
+    problem: None
+    imported: Imported
+    avg_reward: None
+    avg_score: None
+    avg_accuracy: None
+    avg_grade: None
+    avg_loss: None
+    grade_inflation: None
+    unreadable_grades: None
+    items: list[None]
+    rewards: list[None]
+    scores: list[None]
+    accuracies: list[None]
+    grades: list[None]
+    parse_status: list[None]
+    truncated: list[None]
+    advantages: list[None]
+    baselines: list[None]
+    losses: list[None]
+    grad_norms: list[None]
+    logprob_gaps: list[None]
+    original_scores: list[Share | None]
+    """The published evaluator's score, where it was the reward."""
+    original_rewards: list[Share]
+    """What the published code rewarded."""
+    original_accuracies: list[Share]
+    """Its accuracies."""
+    original_losses: list[Finite | None]
+    """Its losses, where they were kept."""
+    evaluations: Annotated[list[None], Field(max_length=0)]
+    transcripts: Annotated[dict[str, str], Field(max_length=0)]
+    inputs: Annotated[dict[str, str], Field(max_length=0)]
+    timing: ImportedTiming
+    provenance: ImportedProvenance
 
 
 def json_schema() -> str:
     """The JSON schema (draft 2020-12) of a record, as the text of a file."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **RecordedRun.model_json_schema()}
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    schema = TypeAdapter(RecordedRun | ImportedRun).json_schema()
+    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return json.dumps(draft, indent=2, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
