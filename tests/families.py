@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from toys import toy_model
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
@@ -65,14 +65,18 @@ FAMILIES: dict[str, tuple[str, str, str | None, str, list[str], list[str]]] = {
         "<|endoftext|>",
         "<|endoftext|>",
         "<|im_end|>",
-        ["<|im_start|>", "<think>", "</think>"],
+        ["<|im_start|>"],
         ["<|im_end|>", "<|endoftext|>"],
     ),
 }
 
 
+PLAIN = {"gemma2": ["\n", "\n\n", "  ", "   "], "qwen3": ["<think>", "</think>"]}
+"""Tokens that a family's tokenizer lists as added but that are not special."""
+
+
 def family_tokenizer(family: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of bytes with a family's special tokens and a template of its kind."""
+    """A tokenizer of bytes with a family's added tokens, special or not, and a template of its kind."""
     template, first, padding, end, others, _ = FAMILIES[family]
     special = list(dict.fromkeys(token for token in (first, padding, end, *others) if token is not None))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -90,6 +94,7 @@ def family_tokenizer(family: str) -> PreTrainedTokenizerFast:
         pad_token=padding,
         additional_special_tokens=others,
     )
+    fast.add_tokens([AddedToken(text, special=False, normalized=False) for text in PLAIN.get(family, [])])
     fast.chat_template = template
     return fast
 

@@ -72,6 +72,43 @@ def test_a_response_cannot_open_a_turn(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_text_without_special_tokens_reaches_the_model_as_it_is(family: str) -> None:
+    text = "Q: What is 39 - 63?\nA:  <think>\n\n   68</think>"
+    assert text in (chat := family_chat(family)).transcript(chat.first_turn(text))
+    assert text in chat.transcript(chat.next_turn(text, chat.tokens("x")[0]))
+    plain = family_chat(family, plain=True)
+    assert plain.first_turn(text) == plain.tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_transcripts_show_special_tokens_and_texts_hide_stop_tokens_alone(family: str) -> None:
+    chat = family_chat(family)
+    opening = chat.special_tokens[FAMILIES[family][4][0]]
+    said = [*chat.tokens("7"), opening, *chat.stop_tokens]
+    assert chat.text(said) == f"7{FAMILIES[family][4][0]}"
+    assert chat.transcript(said) == chat.tokenizer.decode(said)
+
+
+def test_the_longest_named_fields_are_cut_and_no_others() -> None:
+    chat = family_chat("llama", plain=True)
+    fields = {"text": "a" * 50, "response": "b" * 30, "label": "c" * 99}
+    opening = len(chat.first_turn(""))
+
+    def fitted(template: str, limit: int) -> str:
+        return chat.text(chat.fit(template, fields, chat.first_turn, limit + opening, "prompt_tokens")[opening:])
+
+    assert fitted("{text}?", 99) == "a" * 50 + "?"
+    assert fitted("{text}?", 11) == "a" * 10 + "?"
+    # The label is longer, but the template does not name it.
+    assert fitted("{text}/{response}", 41) == "a" * 10 + "/" + "b" * 30
+    # Where one field is used up, the next is cut.
+    assert fitted("{text}/{response}", 21) == "/" + "b" * 20
+    assert fitted("{response}", 0) == ""
+    with pytest.raises(InputError, match=f"prompt_tokens = {3 + opening}: .* takes {5 + opening} tokens; shorten"):
+        fitted("{text} Now?", 3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_plain_prompts_have_no_turns(family: str) -> None:
     chat = family_chat(family, plain=True)
     assert chat.tokenizer.decode(chat.first_turn("How?")) == f"{FAMILIES[family][1]}How?"

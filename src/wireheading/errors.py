@@ -15,3 +15,8 @@ class ConfigError(InputError):
 def printable(text: str) -> str:
     """A text in one line, with every character escaped that a terminal would act on instead of showing it."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says; its type where it says nothing."""
+    return printable(next(iter(str(error).strip().splitlines()), type(error).__name__))

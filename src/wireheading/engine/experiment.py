@@ -174,7 +174,7 @@ def experiment(
         row = {
             "round": round_,
             "item": item["id"],
-            "prompt": chat.text(prompt),
+            "prompt": chat.transcript(prompt),
             "response": response_text,
             "response_tokens": list(response.tokens),
             "truncated": not response.stopped,

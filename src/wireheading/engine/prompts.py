@@ -6,19 +6,18 @@ from collections.abc import Iterable
 
 from wireheading.policy.chat import Chat
 from wireheading.study.config import Study
-from wireheading.tasks import TASKS, Item, render_grading_prompt, render_prompt
+from wireheading.tasks import Item
 
 Tokens = tuple[int, ...]
 
 
 def prompt_tokens(study: Study, task_name: str, chat: Chat, item: Item) -> Tokens:
     """The tokens with which an item's response is asked for, cut to the task's limit."""
-    task, config = TASKS[task_name], study.tasks[task_name]
-    fields = {name: item[name] for name in task.FIELDS}
+    config = study.tasks[task_name]
     return tuple(
         chat.fit(
-            lambda cut: render_prompt(config.prompt, cut, task.FIELDS),
-            fields,
+            config.prompt,
+            item,
             chat.first_turn,
             config.prompt_tokens,
             f"tasks.{task_name}.prompt_tokens",
@@ -28,16 +27,15 @@ def prompt_tokens(study: Study, task_name: str, chat: Chat, item: Item) -> Token
 
 def grading_tokens(study: Study, task_name: str, chat: Chat, item: Item, response: Tokens) -> Tokens:
     """The tokens with which a response's grade is asked for: the conversation's next turn, or one of its own."""
-    task, config = TASKS[task_name], study.tasks[task_name]
-    fields = {name: item[name] for name in task.FIELDS} | {"response": chat.text(response)}
+    config = study.tasks[task_name]
 
     def next_turn(text: str) -> list[int]:
         return chat.next_turn(text, response[-1])
 
     return tuple(
         chat.fit(
-            lambda cut: render_grading_prompt(config.grading_prompt, cut, cut["response"], task.FIELDS),
-            fields,
+            config.grading_prompt,
+            {**item, "response": chat.text(response)},
             chat.first_turn if study.grading_context == "fresh" else next_turn,
             config.grading_prompt_tokens,
             f"tasks.{task_name}.grading_prompt_tokens",

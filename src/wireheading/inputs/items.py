@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wireheading.errors import ConfigError, InputError
+from wireheading.errors import ConfigError, InputError, first_line
 from wireheading.files import replacing
 from wireheading.inputs import corpus
 from wireheading.inputs.models import local_folder, telling_of_the_hub
@@ -126,8 +126,9 @@ def _load(task_name: str, config: TaskConfig, commit: str | None) -> Mapping[str
     except InputError as error:
         raise InputError(f"{told}: {error}") from None
     except (DatasetsError, OSError, ValueError) as error:
-        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise DataError(f"{told}: cannot be loaded ({cause}); check the folder or id, and `subset`") from None
+        raise DataError(
+            f"{told}: cannot be loaded ({first_line(error)}); check the folder or id, and `subset`"
+        ) from None
     for split in SPLITS:
         if split not in splits:
             raise DataError(f"{told}: has no split {split!r}, but {', '.join(splits)}; give a data set with both")

@@ -17,7 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from wireheading.errors import InputError
+from wireheading.errors import InputError, first_line
 from wireheading.files import replacing, sha256_of
 
 SOURCE = "source.json"
@@ -108,7 +108,7 @@ def check_model(folder: Path) -> None:
             with safe_open(folder / part, "np"):
                 pass
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{part} is truncated or damaged ({_first_line(error)}); fetch it again") from None
+            raise InputError(f"{part} is truncated or damaged ({first_line(error)}); fetch it again") from None
     _read_json(folder / "config.json")
 
 
@@ -202,7 +202,7 @@ def telling_of_the_hub(source: str, kind: str = "") -> Iterator[None]:
         raise InputError("HF_HUB_OFFLINE is set; unset it while fetching, or give the folder of a copy") from None
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, HTTPError) as error:
         raise InputError(
-            f"{constants.ENDPOINT} cannot be reached ({_first_line(error)}); run this where there is a "
+            f"{constants.ENDPOINT} cannot be reached ({first_line(error)}); run this where there is a "
             "network, or give the folder of a copy"
         ) from None
 
@@ -233,11 +233,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path.name} cannot be read ({_first_line(error)}); fetch it again") from None
+        raise InputError(f"{path.name} cannot be read ({first_line(error)}); fetch it again") from None
     if not isinstance(content, dict):
         raise InputError(f"{path.name} is not a JSON object; fetch it again")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from string import Formatter
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from wireheading.errors import InputError
+from wireheading.errors import InputError, first_line
 
 # Stands for the response while the template is rendered, to find where its own text goes on behind a response.
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}response\N{OBJECT REPLACEMENT CHARACTER}"
@@ -36,23 +37,34 @@ class Chat:
             plain: Whether turns are plain text, one after the other, instead of the template's.
 
         Raises:
-            InputError: The tokenizer has no chat template though one is wanted, or no stop token.
+            InputError: There is no chat template though one is wanted, or a broken one, or no stop token.
         """
+        self._name = tokenizer.name_or_path
         if not tokenizer.chat_template and not plain:
             raise InputError(
-                f"{tokenizer.name_or_path}: its tokenizer has no chat template; give an instruction-tuned model, or "
+                f"{self._name}: its tokenizer has no chat template; give an instruction-tuned model, or "
                 "set `prompting: completion`"
             )
         self.tokenizer = tokenizer
         self.plain = plain
+        if not plain and _MARK not in self._render([{"role": "user", "content": _MARK}]):
+            raise InputError(f"{self._name}: its chat template leaves out what the user says; mend it")
         eos = generation.eos_token_id
         stops = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos]), self._end_of_turn} - {None}
+        for stop in stops:
+            if not isinstance(stop, int):
+                raise InputError(f"{self._name}/generation_config.json: eos_token_id = {eos!r} is no token; mend it")
         if not stops:
             raise InputError(
-                f"{tokenizer.name_or_path}: neither its tokenizer nor generation_config.json names a stop token; set "
+                f"{self._name}: neither its tokenizer nor generation_config.json names a stop token; set "
                 "eos_token in tokenizer_config.json"
             )
-        self.stop_tokens: frozenset[int] = frozenset(int(token) for token in stops if token is not None)
+        self.stop_tokens: frozenset[int] = frozenset(stops)
+        self.special_tokens: dict[str, int] = {
+            added.content: token
+            for token, added in tokenizer.added_tokens_decoder.items()
+            if added.special or token in self._added & {*tokenizer.all_special_ids, *stops}
+        }
         pad = tokenizer.pad_token_id
         self.pad_token: int = min(self.stop_tokens) if pad is None else pad
 
@@ -80,67 +92,75 @@ class Chat:
         return tuple(self._tokens(text))
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text of sampled tokens, without stop tokens and other special ones."""
-        decoded = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        """The text of sampled tokens, without stop tokens."""
+        return self.transcript([token for token in tokens if token not in self.stop_tokens])
+
+    def transcript(self, tokens: Sequence[int]) -> str:
+        """All that a model is given or says, special tokens included."""
+        decoded = self.tokenizer.decode(list(tokens), skip_special_tokens=False)
         assert isinstance(decoded, str)
         return decoded
 
     def fit(
         self,
-        render: Callable[[Mapping[str, Any]], str],
+        template: str,
         fields: Mapping[str, Any],
         tokens: Callable[[str], list[int]],
         limit: int,
         name: str,
     ) -> list[int]:
-        """Tokens of a prompt, its longest field cut by whole tokens where the prompt would be longer than a limit.
+        """Tokens of a prompt, its longest fields cut by whole tokens where it would be longer than a limit.
 
         Args:
-            render: Makes the prompt's text of its fields.
-            fields: The prompt's fields.
+            template: The prompt's text, with fields in braces.
+            fields: Values of those fields, and perhaps of others.
             tokens: Makes tokens of the prompt's text (`first_turn`, or `next_turn` with its last token bound).
             limit: Most tokens that the prompt may have.
             name: The limit's name, for the error.
 
         Raises:
-            InputError: The prompt is too long even without that field.
+            InputError: The prompt is too long even without its fields.
         """
-        prompt = tokens(render(fields))
-        if len(prompt) <= limit:
-            return prompt
-        fields = dict(fields)
-        longest = max(fields, key=lambda name: len(str(fields[name])))
-        ids = self.tokenizer(str(fields[longest]), add_special_tokens=False)["input_ids"]
-        assert isinstance(ids, list)
-        while len(prompt) > limit:
-            ids = ids[: -(len(prompt) - limit)]
-            if not ids:
-                raise InputError(
-                    f"config: {name} = {limit}: with its {longest} cut away the template still has {len(prompt)} "
-                    "tokens; shorten it or raise the limit"
-                )
-            fields[longest] = self.text(ids)
-            prompt = tokens(render(fields))
+        named = {field: str(fields[field]) for _, field, _, _ in Formatter().parse(template) if field}
+        prompt = tokens(template.format_map(named))
+        for longest in sorted(named, key=lambda field: len(named[field]), reverse=True):
+            ids = self._tokens(named[longest])
+            while len(prompt) > limit and ids:
+                ids = ids[: -(len(prompt) - limit)]
+                named[longest] = self.text(ids)
+                prompt = tokens(template.format_map(named))
+        if len(prompt) > limit:
+            raise InputError(
+                f"config: {name} = {limit}: without its fields the template takes {len(prompt)} tokens; shorten it or "
+                "raise the limit"
+            )
         return prompt
 
     @cached_property
     def _end_of_turn(self) -> int | None:
-        """The token with which the template closes a response, if it is a special one."""
+        """The token with which the template closes a response, if it is one of its own."""
         if self.plain:
             return None
         tokens = self._tokens(self._after_response("x"))
-        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
-        return tokens[0] if tokens and tokens[0] in special else None
+        return tokens[0] if tokens and tokens[0] in self._added else None
+
+    @cached_property
+    def _added(self) -> frozenset[int]:
+        """What was added to the tokenizer's vocabulary, but for runs of newlines and spaces that some list there."""
+        return frozenset(token for text, token in self.tokenizer.get_added_vocab().items() if text.strip())
 
     def _render(self, messages: list[dict[str, str]]) -> str:
-        rendered = self.tokenizer.apply_chat_template(
-            messages,
-            chat_template=_SAME_DAY + self.tokenizer.get_chat_template(),
-            tokenize=False,
-            add_generation_prompt=True,
-            # Qwen 3 answers at once.
-            enable_thinking=False,
-        )
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                messages,
+                chat_template=_SAME_DAY + self.tokenizer.get_chat_template(),
+                tokenize=False,
+                add_generation_prompt=True,
+                # Qwen 3 answers at once.
+                enable_thinking=False,
+            )
+        except Exception as error:  # A template is a program: it can raise anything.
+            raise InputError(f"{self._name}: its chat template fails ({first_line(error)}); mend it") from None
         assert isinstance(rendered, str)
         return rendered
 
@@ -150,7 +170,10 @@ class Chat:
             {"role": "assistant", "content": _MARK},
             {"role": "user", "content": text},
         ]
-        return self._render(messages).rpartition(_MARK)[2]
+        _, mark, rest = self._render(messages).rpartition(_MARK)
+        if not mark:
+            raise InputError(f"{self._name}: its chat template leaves out what the model says; mend it")
+        return rest
 
     def _tokens(self, text: str) -> list[int]:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -159,7 +182,6 @@ class Chat:
 
     def _neutral(self, text: str) -> str:
         """Text in which nothing reads as a special token: a response must not be able to open a turn of its own."""
-        for special in self.tokenizer.get_added_vocab():
-            if special in text:
-                text = text.replace(special, f"{special[0]} {special[1:]}")
+        for special in self.special_tokens:
+            text = text.replace(special, f"{special[0]} {special[1:]}")
         return text
