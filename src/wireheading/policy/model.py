@@ -14,9 +14,10 @@ from transformers import (
     GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
-from wireheading.errors import InputError
+from wireheading.errors import InputError, first_line
 from wireheading.inputs.models import check_model
 from wireheading.policy.attention import use_exact_attention
 from wireheading.policy.chat import Chat
@@ -44,7 +45,7 @@ def load_model(
         raise InputError(f"{folder}: {error}") from None
     config = read_config(folder)
     # The tokenizer is the quicker to find fault with.
-    chat = Chat(AutoTokenizer.from_pretrained(folder, local_files_only=True), _generation(folder, config), plain=plain)
+    chat = Chat(_tokenizer(folder), _generation(folder, config), plain=plain)
     quantization = None
     if precision == "nf4":
         _check_nf4(folder, device)
@@ -61,6 +62,7 @@ def load_model(
         quantization_config=quantization,
         device_map={"": device},
         local_files_only=True,
+        trust_remote_code=False,
         use_safetensors=True,
     )
     for module in model.modules():
@@ -97,8 +99,7 @@ def read_config(folder: Path) -> PretrainedConfig:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return config
     except (ValueError, OSError) as error:
-        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"{folder}/config.json: {cause}; give a model that transformers knows") from None
+        raise InputError(f"{folder}/config.json: {first_line(error)}; give a model that transformers knows") from None
 
 
 def missing_projections(model: nn.Module) -> list[str]:
@@ -107,11 +108,26 @@ def missing_projections(model: nn.Module) -> list[str]:
     return [name for name in TARGETS if name not in names]
 
 
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # The tokenizers library raises nothing more special.
+        raise InputError(
+            f"{folder}: its tokenizer cannot be read ({first_line(error)}); fetch it again, or give a model that "
+            "transformers knows"
+        ) from None
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
 def _generation(folder: Path, config: PretrainedConfig) -> GenerationConfig:
     """A model's generation config; what its main config says of generation where it has none."""
     if not (folder / "generation_config.json").exists():
         return GenerationConfig.from_model_config(config)
-    return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    try:
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(f"{folder}/generation_config.json: {first_line(error)}; fetch it again") from None
 
 
 def _check_nf4(folder: Path, device: torch.device) -> None:
