@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,10 @@ from families import save_family
 from hub import COMMIT, serving
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from wireheading.engine.job import Items
 from wireheading.errors import InputError
 from wireheading.files import sha256_of
-from wireheading.inputs.models import INDEX, fetch_model, model_digests
+from wireheading.inputs.models import INDEX, fetch_model, model_digests, write_source
 from wireheading.policy.model import load_model
 
 SECRET = "hf_this_must_not_be_told"
@@ -125,21 +127,35 @@ def test_a_model_comes_from_a_folder_without_being_copied(original: Path, tmp_pa
     assert "model_commit" not in model_digests(tmp_path / "out")
 
 
-def test_digests_are_kept_until_a_file_changes(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_was_changed_after_fetching_stops_a_job(copy: Path, tmp_path: Path) -> None:
     fetch_model("toy", source(str(copy)), tmp_path / "out", print)
-    hashed: list[Path] = []
-
-    def counted(path: Path) -> str:
-        hashed.append(path)
-        return sha256_of(path)
-
-    monkeypatch.setattr("wireheading.inputs.models.sha256_of", counted)
     before = model_digests(tmp_path / "out")
-    assert hashed == []
-    (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
-    after = model_digests(tmp_path / "out")
-    assert hashed == [tmp_path / "out" / "config.json"]
-    assert {name for name in before if before[name] != after[name]} == {"config.json"}
+    assert before["config.json"] == sha256_of(copy / "config.json")
+    shard = next(copy.glob("*.safetensors"))
+    times, data = shard.stat(), bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(InputError, match=rf"out/{shard.name}: was changed since source.json was written .*; remove"):
+        model_digests(tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": {"config.json": []}}', '{"files": 3}'])
+def test_a_damaged_description_is_told_in_one_line(copy: Path, tmp_path: Path, text: str) -> None:
+    fetch_model("toy", source(str(copy)), tmp_path / "out", print)
+    (tmp_path / "out" / "source.json").write_text(text)
+    with pytest.raises(InputError, match=r"out/source.json: does not describe .*; remove the folder"):
+        model_digests(tmp_path / "out")
+
+
+def test_items_that_were_edited_after_freezing_stop_a_job(tmp_path: Path) -> None:
+    for name in ("train.jsonl", "heldout.jsonl"):
+        (tmp_path / name).write_text('{"id": "a", "label": "positive"}\n')
+    write_source(tmp_path, {}, None, ("train.jsonl", "heldout.jsonl"))
+    assert len(Items.read(tmp_path).heldout) == 1
+    (tmp_path / "heldout.jsonl").write_text('{"id": "a", "label": "negative"}\n')
+    with pytest.raises(InputError, match=r"heldout.jsonl: was changed since source.json was written"):
+        Items.read(tmp_path)
 
 
 def drop_weights(folder: Path) -> None:

@@ -37,7 +37,7 @@ from wireheading.engine.stopping import Stop, Stopped, listening
 from wireheading.errors import InputError
 from wireheading.files import remove_leftovers, sha256_of
 from wireheading.inputs.items import read_items
-from wireheading.inputs.models import commit_of, model_digests
+from wireheading.inputs.models import commit_of, model_digests, verified_digests
 from wireheading.policy.device import prepare_device
 from wireheading.policy.model import load_model
 from wireheading.policy.policy import Policy
@@ -110,9 +110,13 @@ class Items:
 
     @staticmethod
     def read(folder: Path) -> Items:
-        """Reads the items from a task's folder."""
+        """Reads the items from a task's folder.
+
+        Raises:
+            InputError: They cannot be read, or were changed since they were frozen.
+        """
         train, heldout = folder / "train.jsonl", folder / "heldout.jsonl"
-        digests = {path.name: sha256_of(path) for path in (train, heldout)} | commit_of(folder, "data")
+        digests = verified_digests(folder, (train.name, heldout.name)) | commit_of(folder, "data")
         return Items(read_items(train), read_items(heldout), digests)
 
 

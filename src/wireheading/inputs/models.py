@@ -1,8 +1,8 @@
 """Fetching a model once, from a hub or a local folder, so that runs need no network.
 
 A fetched folder holds what runs read and `source.json`: where it came from, the commit, and the SHA-256 of every file,
-so that not every job hashes gigabytes. Weights are safetensors alone: other formats can run code when they are read.
-Tokens of a hub account are left to huggingface_hub, which reads HF_TOKEN; they are never passed on, logged or stored.
+which each job compares with what it reads. Weights are safetensors alone: other formats can run code when read. Tokens
+of a hub account are left to huggingface_hub, which reads HF_TOKEN; they are never passed on, logged or stored.
 """
 
 from __future__ import annotations
@@ -134,34 +134,41 @@ def check_offer(names: Iterable[str]) -> None:
 
 def write_source(folder: Path, source: Mapping[str, Any], commit: str | None, files: Iterable[str]) -> None:
     """Writes `source.json`: where a folder's files come from, and their digests."""
-    entries = {}
-    for name in files:
-        status = (folder / name).stat()
-        entries[name] = {
-            "sha256": sha256_of(folder / name),
-            "bytes": status.st_size,
-            "mtime_ns": status.st_mtime_ns,
-        }
+    entries = {name: {"sha256": sha256_of(folder / name)} for name in files}
     with replacing(folder / SOURCE) as temporary:
         text = json.dumps({"source": dict(source), "commit": commit, "files": entries}, indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def file_digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of a folder's files; taken from `source.json` for those that have not changed since it was written."""
-    known = _read_json(folder / SOURCE)["files"] if (folder / SOURCE).exists() else {}
-    digests = {}
-    for name in files:
-        status = (folder / name).stat()
-        entry = known.get(name, {})
-        same = (entry.get("bytes"), entry.get("mtime_ns")) == (status.st_size, status.st_mtime_ns)
-        digests[name] = entry["sha256"] if same else sha256_of(folder / name)
+def verified_digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of a folder's files as they are now, which must be those in its `source.json` if it has one.
+
+    Raises:
+        InputError: A file was changed since it was fetched or frozen, or `source.json` cannot be read.
+    """
+    digests = {name: sha256_of(folder / name) for name in files}
+    if (folder / SOURCE).exists():
+        try:
+            described = _read_json(folder / SOURCE)["files"]
+            changed = [name for name in digests if described[name]["sha256"] != digests[name]]
+        except (InputError, KeyError, TypeError) as error:
+            raise InputError(f"{folder / SOURCE}: does not describe {folder} ({error}); remove the folder") from None
+        if changed:
+            raise InputError(
+                f"{folder / changed[0]}: was changed since {SOURCE} was written (its SHA-256 is another); remove "
+                f"{folder} to have it made again, or give what you changed as a source of its own"
+            )
     return digests
 
 
 def model_digests(folder: Path) -> dict[str, str]:
-    """What identifies the model in a folder: the SHA-256 of every file that runs read, and its commit on the hub."""
-    return file_digests(folder, needed_files(entry.name for entry in folder.iterdir())) | commit_of(folder, "model")
+    """What identifies the model in a folder: the SHA-256 of every file that runs read, and its commit on the hub.
+
+    Raises:
+        InputError: A file was changed since it was fetched.
+    """
+    names = needed_files(entry.name for entry in folder.iterdir())
+    return verified_digests(folder, names) | commit_of(folder, "model")
 
 
 def commit_of(folder: Path, kind: str) -> dict[str, str]:
