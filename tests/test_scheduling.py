@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import few_runs, write_runs
 from test_config import changed
 from test_original import own_record
 from test_records import reseal
 
 from wireheading import scheduling
+from wireheading.analysis.report import write_analysis
+from wireheading.analysis.tables import write_tables
 from wireheading.records import record
 from wireheading.records.record import write_record
 from wireheading.study.config import Run, Study, load_study
+from wireheading.study.paths import Analysis, Tables
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +117,48 @@ def test_a_record_whose_checksum_was_made_to_fit_is_redone(tmp_path: Path) -> No
     states = scheduling.record_states(study, study.runs())
     assert [one for one in states if states[one] != "valid"] == [run]
     assert states[run] == "corrupt"
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    study = few_runs(tmp_path_factory.mktemp("analysed"))
+    write_runs(study)
+    tables = Tables.of(study)
+    write_tables(study, tables, lambda _: None)
+    write_analysis(study, tables, Analysis.of(study), Path("nowhere"), lambda _: None)
+    return study
+
+
+def markers(study: Study) -> list[str]:
+    states = scheduling.record_states(study, study.runs())
+    scheduling.mark_for_redoing(study, states)
+    return sorted(path.name for path in Path(study.results, ".redo").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("damage"),
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1] if data.endswith(b"PAR1") else data[: data.rindex(b",")],
+        lambda _: b"\x00\xff" * 500,
+        lambda _: b"seed,model\n1,2,3\n",
+        lambda _: b'"' + b"x" * 200_000,
+        lambda _: b"",
+        lambda _: b"PAR1\xff\xff\xff\x7fPAR1",
+    ],
+    ids=["half", "end", "binary", "text", "quote", "empty", "footer"],
+)
+def test_derived_files_that_are_damaged_are_made_again(analysed: Study, damage: Callable[[bytes], bytes]) -> None:
+    assert markers(analysed) == []
+    tables, analysis = vars(Tables.of(analysed)).values(), vars(Analysis.of(analysed)).values()
+    for path in (*tables, *analysis):
+        if path.suffix == ".rst":
+            continue
+        whole = path.read_bytes()
+        path.write_bytes(damage(whole))
+        assert markers(analysed) == ["tables" if path in tables else "analysis"], path.name
+        path.write_bytes(whole)
+    assert markers(analysed) == []
 
 
 def test_a_changed_setting_makes_the_runs_that_it_affects_stale_and_no_others(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ Snakemake remembered, so it works in a fresh clone with copied results.
 from __future__ import annotations
 
 import csv
+import io
 import os
 import time
 from collections import Counter
@@ -82,30 +83,61 @@ def redo_marker(study: Study, run: Run, state: State) -> Path:
 
 
 def tables_marker(study: Study, states: Mapping[Run, State]) -> list[Path]:
-    """The file that makes Snakemake redo tables that are not of the records there are; none if they are.
+    """The file that makes Snakemake redo tables that are damaged or not of the records there are; none if they are.
 
-    The table of records says which runs the tables are of, and which of them had a record that was believed.
+    The table of records says which runs the tables are of, and which of them had a valid record.
     """
-    path = Tables.of(study).records
-    if not path.exists():
+    tables = Tables.of(study)
+    if not tables.records.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    listed = [Run(int(row["seed"]), row["model"], row["task"], row["condition"]) for row in rows]
-    then = dict(zip(listed, (row["state"] for row in rows), strict=True))
-    same = listed == study.runs() and all(
+    then = _states_in(tables.records)
+    same = list(then) == study.runs() and all(
         (then[run] == "missing") == (state == "missing") and (then[run] in ("missing", "unusable") or state == "valid")
         for run, state in states.items()
     )
-    return [] if same else [Path(study.results, ".redo", "tables")]
+    return [] if same and all(map(_whole, vars(tables).values())) else [Path(study.results, ".redo", "tables")]
 
 
 def analysis_marker(study: Study) -> list[Path]:
-    """The file that makes Snakemake redo an analysis that was made with other thresholds; none if it was not."""
-    path = Analysis.of(study).thresholds
-    if not path.exists() or path.read_text(encoding="utf-8") == study.analysis.text():
+    """The file that makes Snakemake redo an analysis that is damaged or of other thresholds; none if it is neither."""
+    analysis = Analysis.of(study)
+    if not analysis.thresholds.exists():
         return []
-    return [Path(study.results, ".redo", "analysis")]
+    same = analysis.thresholds.read_bytes() == study.analysis.text().encode()
+    return [] if same and all(map(_whole, vars(analysis).values())) else [Path(study.results, ".redo", "analysis")]
+
+
+def _states_in(records: Path) -> dict[Run, str]:
+    """The states that the table of records names; nothing where it is damaged."""
+    try:
+        with records.open(encoding="utf-8", newline="") as file:
+            return {
+                Run(int(row["seed"]), row["model"], row["task"], row["condition"]): row["state"]
+                for row in csv.DictReader(file)
+            }
+    except (csv.Error, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _whole(path: Path) -> bool:
+    """Whether a table that was derived has both its ends: it is neither truncated nor something else altogether."""
+    if not path.exists():
+        return True  # Snakemake makes what is missing.
+    if path.suffix == ".parquet":
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 8))
+            footer = file.read()
+            file.seek(0)
+            head = file.read(4)
+        return head == footer[4:] == b"PAR1" and int.from_bytes(footer[:4], "little") <= size - 12
+    if path.suffix == ".csv":
+        try:
+            text = path.read_text(encoding="utf-8")
+            return text.endswith("\n") and len({len(row) for row in csv.reader(io.StringIO(text, ""))}) == 1
+        except (csv.Error, ValueError):
+            return False
+    return True
 
 
 def mark_for_redoing(study: Study, states: Mapping[Run, State]) -> None:

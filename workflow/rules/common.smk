@@ -34,7 +34,10 @@ JOB = (
     or "all"
 )
 RUNS = scheduling.requested_runs(STUDY, sys.argv[1:])
-STATES = scheduling.record_states(STUDY, RUNS)
+try:
+    STATES = scheduling.record_states(STUDY, RUNS)
+except WriteError as error:
+    sys.exit(str(error))
 if STUDY.partial:
     RUNS = [run for run in RUNS if STATES[run] != "missing"]
 RECORDS = [str(STUDY.record_path(run)) for run in RUNS]
