@@ -23,7 +23,7 @@ from wireheading.engine.stopping import Stopped
 from wireheading.errors import InputError
 from wireheading.files import WriteError, sha256_of
 from wireheading.policy.policy import Policy
-from wireheading.policy.update import accumulate
+from wireheading.policy.update import Chunk
 from wireheading.records.record import ROUND_ARRAYS, checkpoint_folder, heldout_path, read_record, transcript_path
 from wireheading.study.config import Run, Study, load_study
 
@@ -346,15 +346,16 @@ def test_an_update_that_runs_out_of_memory_is_made_again_in_half_the_chunk(
     run_all(small, toy)
     widest: list[int] = []
 
-    def limited(model: Any, rows: Sequence[Any], *rest: Any) -> Any:
-        result = accumulate(model, rows, *rest)
-        widest.append(len(rows))
-        # The gradients of the first part are there already when the second finds no room.
-        if len(rows) > 2 and len(widest) == 2:
-            raise torch.OutOfMemoryError("no room")
-        return result
+    accumulate = Chunk.accumulate
 
-    monkeypatch.setattr("wireheading.policy.policy.accumulate", limited)
+    def limited(chunk: Chunk) -> None:
+        accumulate(chunk)
+        widest.append(len(chunk.slots))
+        # The gradients of the first part are there already when the second finds no room.
+        if len(chunk.slots) > 2 and len(widest) == 2:
+            raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(Chunk, "accumulate", limited)
     strict = make_study(tmp_path / "strict", engine=engine)
     with pytest.raises(InputError, match=r"engine\.chunk = 4: the device's memory ran out in an update of 4 runs"):
         run_all(strict, toy)

@@ -10,7 +10,7 @@ from toys import toy_chat, toy_model
 
 from wireheading.policy.policy import Policy
 from wireheading.policy.session import draw
-from wireheading.policy.update import Turn, Width, teacher_forced
+from wireheading.policy.update import Turn, Width, lay_out, sampled_columns, teacher_forced
 from wireheading.study.sections import LoraConfig, OptimizerConfig
 
 FAMILIES = ["llama", "mistral", "mistral-window", "gemma2", "qwen3"]
@@ -78,8 +78,9 @@ def test_cached_sampling_and_the_update_see_the_same_policy_as_a_plain_forward_p
         expected = plain[[p - 1 for p in positions], whole[0, positions]]
         sampled = torch.tensor(responses[slot].logprobs + grades[slot].logprobs, dtype=torch.float64)
         assert torch.allclose(sampled, expected, rtol=0, atol=1e-9)
-        forced, held, _ = teacher_forced(policy.model, [turns], WIDTHS, 0, 0.8)
-        assert torch.allclose(forced[0][held[0]], expected, rtol=0, atol=1e-9)
+        batch, columns = lay_out([turns], WIDTHS, 0), sampled_columns(WIDTHS)
+        forced = teacher_forced(policy.model, batch, columns, 0.8)[0]
+        assert torch.allclose(forced[batch.filled[0, columns]], expected, rtol=0, atol=1e-9)
 
 
 def test_one_run_is_peft_and_torch_adamw(tmp_path: Path) -> None:

@@ -381,8 +381,8 @@ class Job:
             # Values are written last and all at once, so nothing but gradients and step counts was touched.
             adapters.grads[slots.start : slots.stop] = 0
             adapters.steps.copy_(taken)
+            self.policy.set_chunk((chunk + 1) // 2)
             torch.cuda.empty_cache()
-            self.policy.chunk = (chunk + 1) // 2
             self.report(f"memory ran out in an update; from here on the chunk is {self.policy.chunk}, as records tell")
 
     def _evaluate(self, members: Sequence[Live]) -> None:

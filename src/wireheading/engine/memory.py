@@ -29,7 +29,7 @@ from wireheading.policy.chat import Chat
 from wireheading.policy.model import prepare, read_config
 from wireheading.policy.policy import Policy
 from wireheading.policy.session import Conversation, draw
-from wireheading.policy.update import Turn, Width, teacher_forced
+from wireheading.policy.update import Chunk, Width, adamw
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
 from wireheading.tasks import TASKS
@@ -369,10 +369,9 @@ def _phases(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -
                 _update(policy, slots[:chunk], [grade])
         yield f"update {index}", tracer.peak
         tracer.restart()
-        # AdamW's step needs numbers and cannot be traced: its new state, and two tensors on the way to it.
-        state = policy.adapters.values[slots.start : slots.stop]
-        held = [torch.empty_like(state) for _ in range(5)]
-        del held
+        norms = torch.empty_like(policy.adapters.values[slots.start : slots.stop, 0])
+        adamw(policy.adapters, slots, norms > 0, norms, study.optimizer)
+        del norms
         yield f"update step {index}", tracer.peak
         for name, members in _slots_of_tasks([axes[slot] for slot in slots]).items():
             task = study.tasks[name]
@@ -437,7 +436,4 @@ def _listen(
 
 
 def _update(policy: Policy, slots: range, widths: Sequence[Width]) -> None:
-    policy.adapters.select(slots, trained=True)
-    rows = [tuple(Turn((1,) * width.context, (1,) * width.sampled, trained=True) for width in widths)] * len(slots)
-    logprobs, _, trained = teacher_forced(policy.model, rows, widths, policy.chat.pad_token, policy.temperature)
-    (logprobs * trained).sum().backward()
+    Chunk(policy.model, policy.adapters, slots, widths, policy.chat.pad_token, policy.temperature).accumulate()

@@ -1,14 +1,22 @@
 """CUDA graphs: a step that works on tensors in place is recorded once and then replayed as a whole.
 
-A decode step of a large model is some thousand small operations. Issued one by one from Python they take many times
-longer than the GPU needs for them. On a CPU a step is simply called.
+A pass through a model is some thousand small operations. Issued one by one from Python they take many times longer
+than the GPU needs for them. On a CPU a step is simply called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import cache
+from typing import Any
 
 import torch
+
+LONGEST = 2e13
+"""Tokens times parameters of a pass that keeps a GPU busy for longer than issuing it takes.
+
+Recording a longer one would gain nothing and hold its memory for good.
+"""
 
 
 class Graphs:
@@ -22,36 +30,51 @@ class Graphs:
         """Records on a GPU, and only there."""
         self.recorded = device.type == "cuda"
         self.patience = 8 if self.recorded else 1
-        self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
+        self._replays: dict[Hashable, Callable[[], None] | None] = {}
 
     def columns(self, needed: int, most: int) -> int:
         """How many columns a step looks at: a recorded one always at all, since its shapes are fixed."""
         return most if self.recorded else needed
 
-    def run(self, key: Hashable, step: Callable[[], None]) -> None:
+    def run(self, key: Hashable, step: Callable[[], None], work: float = 0.0) -> None:
         """Does a step.
 
         Args:
             key: Equal keys stand for the same operations on the same tensors.
             step: The operations, all of them in place or on memory of their own.
+            work: Tokens times parameters that it computes.
         """
-        if not self.recorded:
+        if not self.recorded or work > LONGEST:
             step()
             return
-        if key not in self._graphs:
+        if key not in self._replays:
             # A first time without recording, so that the libraries have set themselves up.
-            self._graphs[key] = None
-            _once_written(step)
+            self._replays[key] = None
+            step()
             return
-        graph = self._graphs[key]
-        if graph is None:
-            graph = self._graphs[key] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                _once_written(step)
-        graph.replay()
+        replay = self._replays[key]
+        if replay is None:
+            replay = self._replays[key] = record(step)
+        replay()
 
 
-def _once_written(step: Callable[[], None]) -> None:
+def record(step: Callable[[], None]) -> Callable[[], None]:
+    """Records a step without doing it, and returns what does it.
+
+    All graphs share one pool of memory: no two are replayed at once, and what one leaves lies in tensors outside.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=_pool()):
+        step()
+    return graph.replay
+
+
+@cache
+def _pool() -> Any:
+    return torch.cuda.graph_pool_handle()
+
+
+def once_written(step: Callable[[], None]) -> None:
     """Does a step in which every place is written at most once, so that no order of writing needs to be enforced.
 
     PyTorch would otherwise sort the places of each indexed copy, which takes longer than the copy.

@@ -196,7 +196,7 @@ class Adapters:
         self.grads = torch.zeros_like(self.values)
         self.exp_avg = torch.zeros_like(self.values)
         self.exp_avg_sq = torch.zeros_like(self.values)
-        self.steps = torch.zeros(slots, dtype=torch.int64)
+        self.steps = torch.zeros(slots, dtype=torch.int64, device=parameter.device)
         self.own = torch.eye(slots, dtype=parameter.dtype, device=parameter.device)
         self.sound = torch.ones_like(self.own[0])
         self.selected = range(0)
@@ -253,7 +253,7 @@ class Adapters:
             "values": self.values[slot].to("cpu", copy=True),
             "exp_avg": self.exp_avg[slot].to("cpu", copy=True),
             "exp_avg_sq": self.exp_avg_sq[slot].to("cpu", copy=True),
-            "steps": self.steps[slot].clone(),
+            "steps": self.steps[slot].to("cpu", copy=True),
         }
 
     def restore(self, slot: int, state: dict[str, Tensor]) -> None:
@@ -266,7 +266,7 @@ class Adapters:
     def publish(self, part: slice) -> None:
         """Lets the policies of some slots speak with their new parameters."""
         values = self.values[part]
-        self.sound[part] = torch.where(values.sum(dim=1).isfinite(), 1.0, torch.nan)
+        self.sound[part] = torch.ones_like(self.sound[part]).masked_fill_(~values.sum(dim=1).isfinite(), torch.nan)
         for group, own in zip(self.groups, self._parts(values), strict=True):
             group.publish(own, part)
 

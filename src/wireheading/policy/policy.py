@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
+from itertools import compress
 
 import numpy as np
 import torch
@@ -10,9 +14,10 @@ from transformers import PreTrainedModel
 
 from wireheading.policy.activation_checkpointing import checkpoint_activations
 from wireheading.policy.chat import Chat
+from wireheading.policy.graphs import Graphs
 from wireheading.policy.lora import Adapters
 from wireheading.policy.session import Conversation, Sampled
-from wireheading.policy.update import Step, Turn, Width, accumulate, adamw
+from wireheading.policy.update import Chunk, Step, Turn, Width, adamw
 from wireheading.study.sections import LoraConfig, OptimizerConfig
 
 
@@ -55,6 +60,12 @@ class Policy:
         self.optimizer = optimizer
         self.temperature = temperature
         self._conversations: dict[tuple[int, int], Conversation] = {}
+        self._chunks: dict[tuple[range, tuple[Width, ...]], Chunk] = {}
+        self._graphs = Graphs(model.device)
+        self._parameters = sum(parameter.numel() for parameter in model.parameters())
+        # What the optimizer's step reads and tells of each slot.
+        self._live = torch.zeros(slots, dtype=torch.bool, device=model.device)
+        self._norms = torch.zeros(slots, dtype=self.adapters.values.dtype, device=model.device)
 
     def converse(self, rows: int, columns: int) -> Conversation:
         """Opens a conversation in each of `rows` rows, of at most `columns` columns.
@@ -115,26 +126,48 @@ class Policy:
                 conversations of their own.
             advantages: Each slot's advantage; None leaves a slot as it is.
         """
-        live = [advantage is not None for advantage in advantages]
-        weights = [advantage or 0.0 for advantage in advantages]
         totals = [
             sum(len(turn.sampled) for _, rows in batches for turn in rows[index] if turn.trained)
             for index in range(len(slots))
         ]
-        losses = [0.0] * len(slots)
-        logprobs: list[tuple[float, ...]] = [()] * len(slots)
+        weights = [advantage or 0.0 for advantage in advantages]
+        done: list[Chunk] = []
         for start in range(0, len(slots), self.chunk):
             part = slice(start, start + self.chunk)
             for widths, rows in batches:
-                self.adapters.select(slots[part], trained=True)
-                row_losses, row_logprobs = accumulate(
-                    self.model, rows[part], totals[part], weights[part], widths, self.chat.pad_token, self.temperature
-                )
-                for offset, (loss, values) in enumerate(zip(row_losses, row_logprobs, strict=True), start):
-                    losses[offset] += loss
-                    logprobs[offset] += values
-        norms, finite = adamw(self.adapters, slots, live, self.optimizer)
+                chunk = self._chunk(slots[part], tuple(widths))
+                chunk.fill(rows[part], totals[part], weights[part])
+                work = chunk.batch.tokens.numel() * self._parameters
+                self._graphs.run(("update", chunk.slots, chunk.widths), chunk.accumulate, work)
+                done.append(chunk)
+        own = slice(slots.start, slots.stop)
+        live, norms = self._live[own], self._norms[own]
+        live.copy_(torch.tensor([advantage is not None for advantage in advantages]))
+        self._graphs.run(("adamw", slots), partial(adamw, self.adapters, slots, live, norms, self.optimizer))
+
+        losses: dict[int, float] = defaultdict(float)
+        logprobs: dict[int, tuple[float, ...]] = defaultdict(tuple)
+        for chunk in done:
+            for slot, loss, values, held in zip(
+                chunk.slots, chunk.losses.tolist(), chunk.logprobs.tolist(), chunk.held.tolist(), strict=True
+            ):
+                losses[slot] += loss
+                logprobs[slot] += tuple(compress(values, held))
         return [
-            Step(loss, norm, values, ok and np.isfinite(loss).item())
-            for loss, norm, values, ok in zip(losses, norms, logprobs, finite, strict=True)
+            Step(losses[slot], norm, logprobs[slot], math.isfinite(norm) and math.isfinite(losses[slot]))
+            for slot, norm in zip(slots, norms.tolist(), strict=True)
         ]
+
+    def set_chunk(self, chunk: int) -> None:
+        """Updates so many slots in one pass from now on, and frees what was recorded for another number of them."""
+        self.chunk = chunk
+        self._chunks.clear()
+        self._graphs = Graphs(self.model.device)
+
+    def _chunk(self, slots: range, widths: tuple[Width, ...]) -> Chunk:
+        """The slots of a chunk over columns of these widths, made when they are first asked for."""
+        chunk = self._chunks.get((slots, widths))
+        if chunk is None:
+            chunk = Chunk(self.model, self.adapters, slots, widths, self.chat.pad_token, self.temperature)
+            self._chunks[slots, widths] = chunk
+        return chunk

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from wireheading.policy.chat import Chat
-from wireheading.policy.graphs import Graphs
+from wireheading.policy.graphs import Graphs, once_written
 from wireheading.policy.masks import causal, model_mask, positions_of
 
 
@@ -73,21 +74,13 @@ class KeyValueCache:
             values.zero_()
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A place in a conversation: its next column, and the logits after what was listened to."""
-
-    column: int
-    logits: Tensor
-
-
 class Conversation:
     """Rows of tokens in fixed columns with the cache that belongs to them: told something, and sampled from.
 
     Rows are slots, or several rows a slot; which adapters answer is selected beforehand.
 
-    All tensors that a decode step reads or writes stay where they are from one conversation to the next, so that the
-    step is recorded as a CUDA graph once for each shape and selection of adapters.
+    All tensors that prefill or a decode step reads or writes stay where they are from one conversation to the next, so
+    that both are recorded as CUDA graphs once for each shape and selection of adapters.
     """
 
     def __init__(
@@ -116,6 +109,7 @@ class Conversation:
         self.device = device = model.device
         self.stop_tokens = torch.tensor(sorted(chat.stop_tokens), device=device)
         self.graphs = Graphs(device)
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.columns = torch.arange(columns, device=device)
         # What was said: each column's token, whether it counts, and the log-probability with which it was sampled.
         self.tokens = torch.full((rows, columns), chat.pad_token, dtype=torch.int64, device=device)
@@ -131,13 +125,15 @@ class Conversation:
         self.limits = torch.zeros(rows, dtype=torch.int64, device=device)
         self.asked, self.alive, self.stopped, self.finite = torch.zeros((4, rows), dtype=torch.bool, device=device)
         self.column = 0
+        # The logits after what was listened to, and the column of the token that they tell of.
         self.logits: Tensor | None = None
+        self.told = -1
 
     def restart(self) -> None:
         """Forgets everything that was said."""
         self.cache.clear()
         self.filled.zero_()
-        self.column, self.logits = 0, None
+        self.column, self.told = 0, -1
 
     @torch.no_grad()
     def listen(self, contexts: Sequence[Sequence[int]], width: int) -> None:
@@ -151,26 +147,26 @@ class Conversation:
         for context in contexts:
             if len(context) > width:
                 raise ValueError(f"a context of {len(context)} tokens does not fit into {width}")
-        block = [[self.chat.pad_token] * (width - len(context)) + [*context] for context in contexts]
-        filled = [[False] * (width - len(context)) + [True] * len(context) for context in contexts]
+        block = np.full((len(contexts), width), self.chat.pad_token, dtype=np.int64)
+        filled = np.arange(width) >= width - np.array([[len(context)] for context in contexts])
+        block[filled] = list(chain.from_iterable(contexts))
         start, stop = self.column, self.column + width
-        self.tokens[:, start:stop] = torch.tensor(block, device=self.device)
-        self.filled[:, start:stop] = torch.tensor(filled, device=self.device)
-        self.asked = self.filled[:, stop - 1].clone()
-        positions = positions_of(self.filled[:, :stop])
-        visible = causal(self.filled, start, stop)
-        self.logits = self._feed(self.tokens[:, start:stop], positions[:, start:], positions, visible)[:, -1]
-        self.column = stop
+        self.tokens[:, start:stop] = torch.from_numpy(block)
+        self.filled[:, start:stop] = torch.from_numpy(filled)
+        work = block.size * self.parameters
+        self.graphs.run(("prefill", start, stop, self.selection()), partial(self._prefill, start, stop), work)
+        self.column = self.told = stop
 
-    def mark(self) -> Mark:
+    def mark(self) -> int:
         """The place in the conversation to which `rewind` goes back."""
-        assert self.logits is not None, "nothing was listened to"
-        return Mark(self.column, self.logits)
+        assert self.told == self.column, "nothing was listened to"
+        return self.column
 
-    def rewind(self, mark: Mark) -> None:
-        """Forgets what was said since a mark."""
-        self.column, self.logits = mark.column, mark.logits
-        self.filled[:, mark.column :] = False
+    def rewind(self, mark: int) -> None:
+        """Forgets what was said since a mark, as long as nothing was listened to since."""
+        assert self.told == mark, "something was listened to since"
+        self.column = mark
+        self.filled[:, mark:] = False
 
     @torch.no_grad()
     def score(self, texts: Sequence[Sequence[int]], temperature: float) -> Tensor:
@@ -183,7 +179,8 @@ class Conversation:
             texts: The tokens of each text, without a stop token.
             temperature: Divides the logits.
         """
-        assert self.logits is not None, "nothing was listened to"
+        assert self.logits is not None
+        assert self.told == self.column, "nothing was listened to"
         nodes = sorted({tuple(text[:end]) for text in texts for end in range(1, len(text) + 1)})
         index = {node: place for place, node in enumerate(nodes)}
         ancestors = torch.tensor([[other == node[: len(other)] for other in nodes] for node in nodes])
@@ -200,7 +197,7 @@ class Conversation:
         queries = past.sum(dim=1, keepdim=True) + depths
         tokens = torch.tensor([node[-1] for node in nodes], device=self.device).expand(rows, -1)
         keys = torch.cat([positions_of(past), queries], dim=1)
-        logits = torch.cat([self.logits[:, None], self._feed(tokens, queries, keys, visible, keep=0)], dim=1)
+        logits = torch.cat([self.logits[:, None], self._feed(column, tokens, queries, keys, visible, keep=0)], dim=1)
         logprobs = torch.log_softmax(logits / temperature, dim=-1).double()
         # Place 0 is what was listened to; the node at place p of the tree is at p + 1.
         totals = []
@@ -222,7 +219,8 @@ class Conversation:
             limit: Columns that the samples take.
             temperature: Divides the logits.
         """
-        assert self.logits is not None, "nothing was listened to"
+        assert self.logits is not None
+        assert self.told == self.column, "nothing was listened to"
         first, end = self.column, self.column + limit
         if draws is None:
             self.limits.fill_(limit)
@@ -244,8 +242,9 @@ class Conversation:
             if (column - first) % self.graphs.patience == 0 and not self.alive.any():
                 break
             stop = self.graphs.columns(column + 1, self.cache.columns)
-            self.graphs.run((self.selection(), greedy), partial(self._step, stop, greedy, temperature))
-        self.column, self.logits = end, None
+            step = partial(self._step, stop, greedy, temperature)
+            self.graphs.run(("decode", greedy, self.selection()), partial(once_written, step))
+        self.column = end
         sampled, chosen, lengths = self.tokens[:, first:end].tolist(), self.chosen[:, first:end], self.said
         # Whether a row's last token was fed back depends on how long its neighbours went on. It is left out here and
         # fed with the next context, so that nothing depends on them.
@@ -256,6 +255,16 @@ class Conversation:
                 sampled, chosen.tolist(), lengths.tolist(), self.stopped.tolist(), self.finite.tolist(), strict=True
             )
         ]
+
+    def _prefill(self, start: int, stop: int) -> None:
+        """Feeds the contexts in some columns: from tensors in place, as a decode step does."""
+        self.asked.copy_(self.filled[:, stop - 1])
+        positions = positions_of(self.filled[:, :stop])
+        visible = causal(self.filled, start, stop)
+        logits = self._feed(start, self.tokens[:, start:stop], positions[:, start:], positions, visible)[:, -1]
+        if self.logits is None:
+            self.logits = torch.empty_like(logits)
+        self.logits.copy_(logits)
 
     def _step(self, stop: int, greedy: bool, temperature: float) -> None:
         """Feeds every row's last token and draws its next: from tensors in place, so that it can be recorded.
@@ -312,15 +321,20 @@ class Conversation:
         ).logits
         return logits if logits.dtype == torch.float64 else logits.float()
 
-    def _feed(self, tokens: Tensor, queries: Tensor, keys: Tensor, visible: Tensor, keep: int = 1) -> Tensor:
-        """Feeds tokens into the columns from `column` on; see `_forward`."""
-        self.cache.at = slice(self.column, self.column + tokens.shape[1])
+    def _feed(
+        self, column: int, tokens: Tensor, queries: Tensor, keys: Tensor, visible: Tensor, keep: int = 1
+    ) -> Tensor:
+        """Feeds tokens into the columns from one on; see `_forward`."""
+        self.cache.at = slice(column, column + tokens.shape[1])
         self.cache.stop = self.cache.at.stop
         return self._forward(tokens, queries, keys, visible, keep)
 
 
 def _padded(draws: Sequence[np.ndarray], limit: int) -> Tensor:
-    return torch.from_numpy(np.stack([np.pad(values, (0, limit - len(values))) for values in draws]))
+    padded = np.zeros((len(draws), limit))
+    for row, values in zip(padded, draws, strict=True):
+        row[: len(values)] = values
+    return torch.from_numpy(padded)
 
 
 def draw(logits: Tensor, uniform: Tensor | None, temperature: float) -> tuple[Tensor, Tensor, Tensor]:

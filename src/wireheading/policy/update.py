@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -54,95 +55,146 @@ class Step:
     finite: bool
 
 
-def teacher_forced(
-    model: PreTrainedModel, rows: Sequence[Sequence[Turn]], widths: Sequence[Width], pad: int, temperature: float
-) -> tuple[Tensor, Tensor, Tensor]:
+@dataclass(frozen=True)
+class Batch:
+    """Conversations in fixed columns with holes between them, `[rows, columns]` each.
+
+    Attributes:
+        tokens: The tokens.
+        filled: Whether a column holds one.
+        trained: Whether the update pushes it.
+    """
+
+    tokens: Tensor
+    filled: Tensor
+    trained: Tensor
+
+
+def lay_out(rows: Sequence[Sequence[Turn]], widths: Sequence[Width], pad: int) -> Batch:
+    """Lays out the turns of each row in their columns; a row without turns is a dummy."""
+    columns = sum(width.context + width.sampled for width in widths)
+    tokens = np.full((len(rows), columns), pad, dtype=np.int64)
+    filled, trained = np.zeros((2, len(rows), columns), dtype=bool)
+    nothing = Turn((), (), trained=False)
+    for row, turns in enumerate(rows):
+        start = 0
+        for turn, width in zip([*turns, *[nothing] * (len(widths) - len(turns))], widths, strict=True):
+            middle = start + width.context
+            first, last = middle - len(turn.context), middle + len(turn.sampled)
+            tokens[row, first:last] = turn.context + turn.sampled
+            filled[row, first:last] = True
+            trained[row, middle:last] = turn.trained
+            start = middle + width.sampled
+    return Batch(torch.from_numpy(tokens), torch.from_numpy(filled), torch.from_numpy(trained))
+
+
+def sampled_columns(widths: Sequence[Width]) -> Tensor:
+    """The columns of sampled tokens."""
+    columns: list[int] = []
+    start = 0
+    for width in widths:
+        columns.extend(range(start + width.context, start + width.context + width.sampled))
+        start += width.context + width.sampled
+    return torch.tensor(columns)
+
+
+def teacher_forced(model: PreTrainedModel, batch: Batch, sampled: Tensor, temperature: float) -> Tensor:
     """Log-probabilities of sampled tokens in one forward pass over whole conversations.
 
     Args:
         model: The model, with the rows' adapters selected.
-        rows: The turns of each row; a row without turns is a dummy.
-        widths: The fixed columns of each turn.
-        pad: Token that fills the holes.
+        batch: The conversations.
+        sampled: The columns of sampled tokens.
         temperature: Divides the logits.
 
     Returns:
-        Three tensors `[rows, sampled columns]`: log-probabilities, whether a column holds a sampled token, and
-        whether that token is trained.
+        `[rows, sampled columns]`; where a row has no token they mean nothing.
     """
-    device = model.device
-    columns = sum(width.context + width.sampled for width in widths)
-    sampled: list[int] = []
-    start = 0
-    for width in widths:
-        sampled.extend(range(start + width.context, start + width.context + width.sampled))
-        start += width.context + width.sampled
-    laid_out = [_lay_out(turns, widths, pad) for turns in rows]
-    tokens, filled, trained = (torch.tensor(part, device=device) for part in zip(*laid_out, strict=True))
-    keep = torch.tensor(sampled, device=device)
     # Nothing follows the last column, so it is not fed.
-    positions = positions_of(filled[:, :-1])
+    columns = batch.tokens.shape[1] - 1
+    positions = positions_of(batch.filled[:, :-1])
     logits = model(
-        input_ids=tokens[:, :-1],
+        input_ids=batch.tokens[:, :-1],
         position_ids=positions,
-        attention_mask=model_mask(model.config, model.dtype, causal(filled, 0, columns - 1), positions, positions),
+        attention_mask=model_mask(model.config, model.dtype, causal(batch.filled, 0, columns), positions, positions),
         use_cache=False,
-        logits_to_keep=keep - 1,
+        logits_to_keep=sampled - 1,
     ).logits
     logits = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
-    logprobs = torch.log_softmax(logits, dim=-1).gather(-1, tokens[:, keep].unsqueeze(-1)).squeeze(-1)
-    return logprobs, filled[:, keep], trained[:, keep]
+    tokens = batch.tokens[:, sampled].unsqueeze(-1)
+    return torch.log_softmax(logits, dim=-1).gather(-1, tokens).squeeze(-1)
 
 
-def _lay_out(turns: Sequence[Turn], widths: Sequence[Width], pad: int) -> tuple[list[int], list[bool], list[bool]]:
-    """A row's tokens in their columns, and for each column whether it holds a token, and one that is trained."""
-    tokens: list[int] = []
-    filled: list[bool] = []
-    trained: list[bool] = []
-    nothing = Turn((), (), trained=False)
-    for turn, width in zip([*turns, *[nothing] * (len(widths) - len(turns))], widths, strict=True):
-        before, after = width.context - len(turn.context), width.sampled - len(turn.sampled)
-        tokens += [pad] * before + [*turn.context, *turn.sampled] + [pad] * after
-        filled += [False] * before + [True] * (len(turn.context) + len(turn.sampled)) + [False] * after
-        trained += [False] * width.context + [turn.trained] * len(turn.sampled) + [False] * after
-    return tokens, filled, trained
+class Chunk:
+    """Some slots that are updated in one forward and backward pass, over columns of fixed widths.
 
+    All tensors that the pass reads or writes stay where they are, so that it is recorded as a CUDA graph.
 
-def accumulate(
-    model: PreTrainedModel,
-    rows: Sequence[Sequence[Turn]],
-    totals: Sequence[int],
-    advantages: Sequence[float],
-    widths: Sequence[Width],
-    pad: int,
-    temperature: float,
-) -> tuple[list[float], list[tuple[float, ...]]]:
-    """Adds each row's policy gradient to its slot's.
-
-    The loss of a row is `-advantage * sum of its trained tokens' log-probabilities / total`: REINFORCE (Williams 1992)
-    on the mean log-probability, where a run whose turns lie in several rows divides by all its trained tokens.
-
-    Returns:
-        Each row's loss, and the log-probabilities of its sampled tokens.
+    Attributes:
+        losses: Each row's loss in the last pass.
+        logprobs: The log-probabilities of its sampled tokens, `[rows, sampled columns]`.
+        held: Which of these columns held a token, on the CPU.
     """
-    logprobs, held, trained = teacher_forced(model, rows, widths, pad, temperature)
-    device, dtype = logprobs.device, logprobs.dtype
-    weights = -torch.tensor(advantages, dtype=dtype, device=device) / torch.tensor(
-        [max(total, 1) for total in totals], dtype=dtype, device=device
-    )
-    losses = (logprobs * trained).sum(dim=1) * weights
-    losses.sum().backward()
-    values, present = logprobs.detach().tolist(), held.tolist()
-    return losses.detach().tolist(), [
-        tuple(value for value, there in zip(row, there_row, strict=True) if there)
-        for row, there_row in zip(values, present, strict=True)
-    ]
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        adapters: Adapters,
+        slots: range,
+        widths: Sequence[Width],
+        pad: int,
+        temperature: float,
+    ):
+        """Makes room.
+
+        Args:
+            model: The model.
+            adapters: Its adapters.
+            slots: The slots, one for each row.
+            widths: The fixed columns of each turn.
+            pad: Token that fills the holes.
+            temperature: Divides the logits.
+        """
+        self.model, self.adapters = model, adapters
+        self.slots, self.widths = slots, widths
+        self.pad, self.temperature = pad, temperature
+        nothing = lay_out([()] * len(slots), widths, pad)
+        self.batch = Batch(*(part.to(model.device) for part in (nothing.tokens, nothing.filled, nothing.trained)))
+        self.sampled = sampled_columns(widths)
+        self.columns = self.sampled.to(model.device)
+        self.held = nothing.filled[:, self.sampled]
+        dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
+        self.weights = torch.zeros(len(slots), dtype=dtype, device=model.device)
+        self.losses = torch.zeros_like(self.weights)
+        self.logprobs = torch.zeros(self.held.shape, dtype=dtype, device=model.device)
+
+    def fill(self, rows: Sequence[Sequence[Turn]], totals: Sequence[int], advantages: Sequence[float]) -> None:
+        """Hands over the turns of each row, how many tokens its run trains in all, and its advantage."""
+        batch = lay_out(rows, self.widths, self.pad)
+        self.batch.tokens.copy_(batch.tokens)
+        self.batch.filled.copy_(batch.filled)
+        self.batch.trained.copy_(batch.trained)
+        self.held = batch.filled[:, self.sampled]
+        dtype = self.weights.dtype
+        self.weights.copy_(-torch.tensor(advantages, dtype=dtype) / torch.tensor(totals, dtype=dtype).clamp(min=1))
+
+    def accumulate(self) -> None:
+        """Adds each row's policy gradient to its slot's.
+
+        The loss of a row is `-advantage * sum of its trained tokens' log-probabilities / total`: REINFORCE (Williams
+        1992) on the mean log-probability, where a run whose turns lie in several rows divides by all its trained
+        tokens.
+        """
+        self.adapters.select(self.slots, trained=True)
+        logprobs = teacher_forced(self.model, self.batch, self.columns, self.temperature)
+        losses = (logprobs * self.batch.trained[:, self.columns]).sum(dim=1) * self.weights
+        losses.sum().backward()
+        self.logprobs.copy_(logprobs.detach())
+        self.losses.copy_(losses.detach())
 
 
 @torch.no_grad()
-def adamw(
-    adapters: Adapters, slots: range, live: Sequence[bool], config: OptimizerConfig
-) -> tuple[list[float], list[bool]]:
+def adamw(adapters: Adapters, slots: range, live: Tensor, norms: Tensor, config: OptimizerConfig) -> None:
     """Clips the gradients of a range of slots, each by its own norm, and makes a step of AdamW in each.
 
     The step is that of `torch.optim.AdamW` (Loshchilov & Hutter 2019), the clipping that of
@@ -151,19 +203,17 @@ def adamw(
     Args:
         adapters: The adapters, their gradients accumulated; the gradients are zeroed.
         slots: The slots to step.
-        live: Whether each of them holds a run that is to be stepped; the others stay as they are.
+        live: Whether each of them holds a run that is to be stepped; the others stay as they are, and so does a slot
+            whose gradient is not finite.
+        norms: Is given the norm of each slot's gradient before clipping.
         config: Learning rate, weight decay, decay rates and clipping.
-
-    Returns:
-        The norm of each slot's gradient before clipping, and whether it was finite; where not, there was no step.
     """
     part = slice(slots.start, slots.stop)
     values, grads = adapters.values[part], adapters.grads[part]
     exp_avg, exp_avg_sq = adapters.exp_avg[part], adapters.exp_avg_sq[part]
-    norms = torch.linalg.vector_norm(grads, dim=1)
-    finite = torch.isfinite(norms)
-    stepped = finite & torch.tensor(live, device=finite.device)
-    adapters.steps[part] += stepped.cpu()
+    torch.linalg.vector_norm(grads, dim=1, out=norms)
+    stepped = torch.isfinite(norms) & live
+    adapters.steps[part] += stepped
     grads.mul_((config.clip_norm / (norms + 1e-6)).clamp(max=1.0).unsqueeze(1))
 
     beta1, beta2 = config.betas
@@ -175,14 +225,8 @@ def adamw(
     new_values = (values * (1 - config.lr * config.weight_decay)).sub_(
         new_avg / (new_avg_sq.sqrt().div_(root).add_(config.eps)) * size
     )
-    if bool(stepped.all()):
-        values.copy_(new_values)
-        exp_avg.copy_(new_avg)
-        exp_avg_sq.copy_(new_avg_sq)
-    else:
-        keep = ~stepped.unsqueeze(1)
-        for old, new in ((values, new_values), (exp_avg, new_avg), (exp_avg_sq, new_avg_sq)):
-            old.copy_(torch.where(keep, old, new))
+    keep = ~stepped.unsqueeze(1)
+    for old, new in ((values, new_values), (exp_avg, new_avg), (exp_avg_sq, new_avg_sq)):
+        old.copy_(torch.where(keep, old, new))
     adapters.publish(part)
     grads.zero_()
-    return norms.tolist(), finite.tolist()
