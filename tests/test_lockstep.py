@@ -25,7 +25,9 @@ from wireheading.files import WriteError, sha256_of
 from wireheading.policy.policy import Policy
 from wireheading.policy.update import Chunk
 from wireheading.records.record import ROUND_ARRAYS, checkpoint_folder, heldout_path, read_record, transcript_path
+from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study, load_study
+from wireheading.study.randomness import uniforms
 
 ROUNDS = 7
 
@@ -67,7 +69,7 @@ def make_study(results: Path, **changes: Any) -> Study:
                 "sentiment": {"data": "embedded", "prompt": "{text}?", "grading_prompt": "ok?", **limits},
             },
             "seeds": [1, 2],
-            "conditions": ["control", "selfgrade", "honest", "decoupled", "frozen"],
+            "conditions": [*CONDITIONS],
             "rounds": ROUNDS,
             "evaluation": {"midway_rounds": [4], "midway_items": 2},
             "optimizer": {"lr": 0.01},
@@ -119,10 +121,9 @@ def test_records_are_whole_and_true_to_the_conditions(undisturbed: Study) -> Non
         assert record["status"] == "complete"
         assert all(len(record[name]) == ROUNDS for name in ROUND_ARRAYS)
         grades = [0.0 if grade is None else grade for grade in record["grades"]]
-        if run.condition in ("selfgrade", "frozen"):
-            assert record["rewards"] == grades
-        else:
-            assert record["rewards"] == record["scores"]
+        coins = [float(uniforms(1, run.seed, round_, "coin")[0] < 0.5) for round_ in range(ROUNDS)]
+        paid = {"grade": grades, "score": record["scores"], "coin": coins}
+        assert record["rewards"] == paid[CONDITIONS[run.condition].reward]
         assert (set(record["parse_status"]) == {"not_asked"}) == (run.condition == "control")
         assert max(record["logprob_gaps"]) < 1e-4
         transcript, heldout = transcript_path(undisturbed.record_path(run)), heldout_path(undisturbed.record_path(run))
@@ -315,7 +316,8 @@ def test_a_run_that_diverges_is_an_outcome_and_its_neighbours_go_on(
     same(study, undisturbed, [run for run in runs if run != runs[victim]])
     said: list[str] = []
     run_all(study, toy, report=said.append)
-    assert said == ["20 of 20 runs have their record; 0 to do"], "a recorded outcome is not tried again"
+    # A recorded outcome is not tried again.
+    assert said == [f"{len(runs)} of {len(runs)} runs have their record; 0 to do"]
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,14 @@ def make_policy(
     return policy
 
 
-def some_turns(rng: np.random.Generator) -> tuple[Turn, ...]:
+def some_turns(rng: np.random.Generator, trained: tuple[bool, bool] = (True, True)) -> tuple[Turn, ...]:
     def tokens(most: int) -> tuple[int, ...]:
         return tuple(rng.integers(4, 200, rng.integers(1, most + 1)).tolist())
 
-    return tuple(Turn(tokens(width.context), tokens(width.sampled), trained=True) for width in WIDTHS)
+    return tuple(
+        Turn(tokens(width.context), tokens(width.sampled), trained=turn_trained)
+        for width, turn_trained in zip(WIDTHS, trained, strict=True)
+    )
 
 
 def stir(policy: Policy, seed: int = 0) -> None:
@@ -83,7 +86,8 @@ def test_cached_sampling_and_the_update_see_the_same_policy_as_a_plain_forward_p
         assert torch.allclose(forced[batch.filled[0, columns]], expected, rtol=0, atol=1e-9)
 
 
-def test_one_run_is_peft_and_torch_adamw(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trained", [(True, True), (False, True)], ids=["both", "grade"])
+def test_one_run_is_peft_and_torch_adamw(tmp_path: Path, trained: tuple[bool, bool]) -> None:
     """Loss, gradient norm and parameters over 20 updates, against the libraries that define them."""
     policy = make_policy(3)
     slot = 1
@@ -95,7 +99,7 @@ def test_one_run_is_peft_and_torch_adamw(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     base = {name: p.clone() for name, p in policy.model.named_parameters()}
     for _ in range(20):
-        rows = [some_turns(rng) for _ in range(3)]
+        rows = [some_turns(rng, trained) for _ in range(3)]
         advantages = [float(value) for value in rng.normal(size=3)]
         step = policy.update(range(3), [(WIDTHS, rows)], list(advantages))[slot]
 
@@ -108,7 +112,8 @@ def test_one_run_is_peft_and_torch_adamw(tmp_path: Path) -> None:
             at += len(turn.sampled)
         logits = oracle(torch.tensor([tokens])).logits[0] / 0.8
         logprobs = torch.log_softmax(logits, dim=-1)[[p - 1 for p in positions], [tokens[p] for p in positions]]
-        loss = -advantages[slot] * logprobs.mean()
+        credited = [turn.trained for turn in rows[slot] for _ in turn.sampled]
+        loss = -advantages[slot] * logprobs[credited].mean()
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)

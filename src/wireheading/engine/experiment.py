@@ -133,7 +133,9 @@ def experiment(
             return Outcome("diverged", f"round {round_}: the logits of the response were not finite")
         response_text = chat.text(response.tokens)
         sampled = [response]
-        conversations: tuple[tuple[Turn, ...], ...] = ((Turn(prompt, response.tokens, trained=True),),)
+        conversations: tuple[tuple[Turn, ...], ...] = (
+            (Turn(prompt, response.tokens, trained=condition.credit != "grade"),),
+        )
 
         grade, grade_text = Grade(None, "not_asked"), None
         if condition.grader != "none":
@@ -162,7 +164,11 @@ def experiment(
         else:
             rewarded_score, rewarded_grade = original_score, original_grade
         # A reward must be a number, so a grade that cannot be read earns nothing; the record keeps it as null.
-        reward = rewarded_score if condition.reward == "score" else (rewarded_grade or 0.0)
+        reward = {
+            "score": rewarded_score,
+            "grade": rewarded_grade or 0.0,
+            "coin": float(uniforms(1, run.seed, round_, "coin")[0] < 0.5),
+        }[condition.reward]
         if baseline is None:
             baseline = reward
         advantage = reward - baseline

@@ -44,12 +44,12 @@ def original_histories(task: str, condition: str, arrays: Mapping[str, Any]) -> 
     Args:
         task: The run's task.
         condition: Its condition.
-        arrays: `original_scores`, `original_grades` and `losses`, a value a round.
+        arrays: `original_scores`, `original_grades`, `rewards` and `losses`, a value a round.
     """
     scores, grades = arrays["original_scores"], arrays["original_grades"]
-    by_grade = CONDITIONS[condition].reward == "grade"
+    rewards = {"score": scores, "grade": [grade or 0.0 for grade in grades], "coin": arrays["rewards"]}
     return {
-        "rewards": [grade or 0.0 for grade in grades] if by_grade else list(scores),
+        "rewards": list(rewards[CONDITIONS[condition].reward]),
         "accuracies": [float(TASKS[task].accurate(score)) for score in scores],
         "grades": list(grades),
         "losses": list(arrays["losses"]),

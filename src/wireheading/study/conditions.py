@@ -16,19 +16,28 @@ class Condition:
     Attributes:
         grader: Who is asked for a grade in each round: nobody, the policy being trained, or the frozen base model
             (the same weights with the adapter off).
-        reward: What the round's reward is: the task's score of the response, or the grade that was given.
-        trains_grade: Whether the tokens of the grade are trained along with those of the response.
+        reward: What the round's reward is: the task's score of the response, the grade that was given, or a fair coin's
+            0 or 1.
+        credit: Which tokens the reward trains: those of the response, those of the grade, or both.
     """
 
     grader: Literal["none", "policy", "base"]
-    reward: Literal["score", "grade"]
-    trains_grade: bool
+    reward: Literal["score", "grade", "coin"]
+    credit: Literal["response", "grade", "both"]
+
+    @property
+    def trains_grade(self) -> bool:
+        """Whether the tokens of the grade are trained."""
+        return self.credit != "response"
 
 
 CONDITIONS: dict[str, Condition] = {
-    "control": Condition(grader="none", reward="score", trains_grade=False),
-    "selfgrade": Condition(grader="policy", reward="grade", trains_grade=True),
-    "honest": Condition(grader="policy", reward="score", trains_grade=True),
-    "decoupled": Condition(grader="policy", reward="score", trains_grade=False),
-    "frozen": Condition(grader="base", reward="grade", trains_grade=False),
+    "control": Condition(grader="none", reward="score", credit="response"),
+    "selfgrade": Condition(grader="policy", reward="grade", credit="both"),
+    "honest": Condition(grader="policy", reward="score", credit="both"),
+    "decoupled": Condition(grader="policy", reward="score", credit="response"),
+    "frozen": Condition(grader="base", reward="grade", credit="response"),
+    "responseonly": Condition(grader="policy", reward="grade", credit="response"),
+    "gradeonly": Condition(grader="policy", reward="grade", credit="grade"),
+    "coin": Condition(grader="policy", reward="coin", credit="both"),
 }
