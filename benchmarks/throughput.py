@@ -39,6 +39,7 @@ from transformers import (
 
 from wireheading.engine.experiment import EndRound, GradeNext, Respond, Update, experiment
 from wireheading.engine.job import Job, Live
+from wireheading.engine.stopping import Stop
 from wireheading.inputs.items import read_items
 from wireheading.policy.chat import Chat
 from wireheading.policy.device import prepare_device
@@ -363,10 +364,8 @@ def engine(
         for group in groups:
             for slot, run in enumerate(group):
                 policy.adapters.initialise(slot, run.seed)
-            job = Job(study, group, policy, {}, {}, lambda _: None)
-            live = [
-                Live(run, slot, experiment(study, run, chat, data[run.task], []), []) for slot, run in enumerate(group)
-            ]
+            job = Job(study, group, policy, {}, {}, lambda _: None, Stop())
+            live = [Live(run, slot, experiment(study, run, chat, data[run.task], [])) for slot, run in enumerate(group)]
             started = clock.now()
             for _ in range(rounds):
                 job.play_round(live)

@@ -29,8 +29,8 @@ def rounds(folder: Path, said: list[str] | None = None, identity: str = "identit
     checkpoint = load_checkpoint(folder, identity, print if said is None else said.append)
     if checkpoint is None:
         return None
-    done = len(checkpoint.rows)
-    assert [row["round"] for row in checkpoint.rows] == list(range(done))
+    done = len(checkpoint.log)
+    assert [row["round"] for row in checkpoint.log] == list(range(done))
     assert checkpoint.baseline == 0.1 + done
     assert torch.equal(checkpoint.tensors["values"], torch.arange(5.0) + done)
     return done
@@ -108,7 +108,7 @@ def test_a_checkpoint_of_another_version_is_not_gone_on_with(tmp_path: Path, mon
     monkeypatch.setattr(checkpoints, "VERSION", checkpoints.VERSION + 1)
     said: list[str] = []
     assert rounds(tmp_path, said) is None
-    assert "is of version 2 of checkpoints, not 3; starting from the first round" in said[0]
+    assert "is of version 3 of checkpoints, not 4; starting from the first round" in said[0]
 
 
 def test_a_file_that_cannot_be_read_just_now_is_an_error_and_stays(

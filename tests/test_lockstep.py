@@ -6,8 +6,11 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,15 @@ import torch
 from test_checkpoints import file_size_limit
 from toys import save_toy
 
+from wireheading.engine import evaluation
 from wireheading.engine.checkpoints import CheckpointError, holding
+from wireheading.engine.evaluation import _evaluate_batch as evaluate_batch
 from wireheading.engine.job import Job, run_job
 from wireheading.engine.stopping import Stopped
 from wireheading.errors import InputError
 from wireheading.files import WriteError, sha256_of
 from wireheading.policy.policy import Policy
+from wireheading.policy.session import Sampled
 from wireheading.policy.update import Chunk
 from wireheading.records.record import ROUND_ARRAYS, checkpoint_folder, heldout_path, read_record, transcript_path
 from wireheading.study.conditions import CONDITIONS
@@ -387,3 +393,107 @@ def test_the_published_measures_and_order_can_be_had(toy: Path, tmp_path: Path) 
         expected = record["original_scores"] if run.condition == "control" else record["original_grades"]
         assert record["rewards"] == [value or 0.0 for value in expected]
         assert record["baselines"][0] == 0.0
+
+
+def test_a_signal_in_a_held_out_evaluation_stops_it_between_two_batches(
+    undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The round before it is kept, and so is an evaluation that was finished."""
+    study = make_study(tmp_path)
+    runs = study.runs()[::5]
+    # Base model, arithmetic and sentiment after round 4, both after round 7: two batches, but one after round 4.
+    for call, told, arithmetic, sentiment in (
+        (3, "stopped", 0, 0),
+        (5, "stopped at round 4 of 7", 4, 4),
+        (6, "stopped at round 5 of 7", 7, 5),
+    ):
+        batches: list[int] = []
+
+        def batch(*arguments: Any, call: int = call, batches: list[int] = batches) -> Any:
+            batches.append(0)
+            if len(batches) == call:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return evaluate_batch(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluation, "_evaluate_batch", batch)
+            with pytest.raises(Stopped, match=f"^SIGTERM: {told}"):
+                run_all(study, toy, runs)
+        assert len(batches) == call, "no batch was begun after the signal"
+        resumed: list[str] = []
+        if arithmetic:
+            with monkeypatch.context() as patch:
+                patch.setattr(evaluation, "_evaluate_batch", lambda *_: 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    run_all(study, toy, runs, resumed.append)
+            first = {"arithmetic": arithmetic, "sentiment": sentiment}
+            assert {f"{run}: going on from round {first[run.task]}" for run in runs} <= set(resumed)
+    run_all(study, toy, runs)
+    same(study, undisturbed, runs)
+
+
+def test_all_runs_may_diverge_in_the_first_round(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study(tmp_path)
+    sample = Policy.sample
+
+    def poisoned(self: Policy, *rest: Any) -> Any:
+        self.adapters.values.fill_(torch.nan)
+        self.adapters.publish(slice(None))
+        return sample(self, *rest)
+
+    monkeypatch.setattr(Policy, "sample", poisoned)
+    run_all(study, toy)
+    for run in study.runs():
+        record = read_record(study.record_path(run), study.digest(run))
+        assert (record["status"], record["rounds"]) == ("diverged", 0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1e-320])
+def test_a_base_model_without_finite_logits_stops_the_job_in_a_line(
+    toy: Path, tmp_path: Path, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if temperature == 1.0:
+        sampled = Sampled
+        monkeypatch.setattr(
+            "wireheading.policy.session.Sampled", lambda *values: replace(sampled(*values), finite=False)
+        )
+    study = make_study(tmp_path).model_copy(update={"temperature": temperature})
+    with pytest.raises(InputError, match="logits on the held-out items of arithmetic are not finite") as caught:
+        run_all(study, toy)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_settings_leave_a_checkpoint_alone_and_the_old_ones_resume_from_it(
+    undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, other = make_study(tmp_path), make_study(tmp_path, rounds=2)
+    run = study.runs()[1]
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "_progress", killer(after=3))
+        with pytest.raises(KeyboardInterrupt):
+            run_all(study, toy, [run])
+    said: list[str] = []
+    run_all(other, toy, [run], said.append)
+    assert any(line.startswith(f"{run}: starting from the first round; kept for other settings") for line in said)
+    assert read_record(other.record_path(run), other.digest(run))["timing"]["rounds"] == 2
+    run_all(study, toy, [run], said.append)
+    assert f"{run}: going on from round 3" in said
+    same(study, undisturbed, [run])
+
+
+def test_a_record_that_another_job_finished_meanwhile_is_not_made_again(
+    undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(tmp_path)
+    run = study.runs()[0]
+    path = study.record_path(run)
+
+    @contextmanager
+    def late(folder: Path, report: Callable[[str], None]) -> Iterator[None]:
+        shutil.copytree(undisturbed.record_path(run).parent, path.parent, dirs_exist_ok=True)
+        with holding(folder, report):
+            yield
+
+    monkeypatch.setattr("wireheading.engine.job.holding", late)
+    run_all(study, toy, [run])
+    assert path.read_bytes() == undisturbed.record_path(run).read_bytes()

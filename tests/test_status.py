@@ -46,9 +46,10 @@ def finish(study: Study, run: Run, **changes: Any) -> Path:
 def checkpoint(study: Study, run: Run, ages: dict[int, float], digest: str | None = None) -> Path:
     """Writes states after these rounds, each this many seconds old."""
     folder = checkpoint_folder(study.record_path(run))
-    folder.mkdir(parents=True)
+    states = folder / "0123456789abcdef-01234567"
+    states.mkdir(parents=True)
     for rounds, age in ages.items():
-        path = folder / f"state-{rounds:06d}.safetensors"
+        path = states / f"state-{rounds:06d}.safetensors"
         identity = json.dumps({"digest": digest or study.digest(run), "inputs": {}})
         save_file({"x": np.zeros(1)}, path, metadata={"identity": identity})
         os.utime(path, (NOW - age, NOW - age))
@@ -118,7 +119,7 @@ def test_a_damaged_state_does_not_count(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     run = study.runs()[0]
     folder = checkpoint(study, run, {50: 9000, 100: 8000})
-    (folder / "state-000100.safetensors").write_bytes(b"\x00" * 20)
+    next(folder.glob("*/state-000100.safetensors")).write_bytes(b"\x00" * 20)
     assert (standing(study, run).state, standing(study, run).rounds_done) == ("partial", 50)
 
 

@@ -215,7 +215,7 @@ class Progress:
 def _progress(folder: Path, digest: str, now: float) -> Progress:
     """Reads the names, times and heads of a checkpoint's states; those of other settings do not count."""
     states: list[tuple[int, float]] = []
-    for path in sorted(folder.glob("state-*.safetensors")):
+    for path in sorted(folder.glob("*/state-*.safetensors")):
         try:
             with safe_open(path, framework="numpy") as file:
                 identity = json.loads(file.metadata()["identity"])

@@ -1,7 +1,9 @@
 """The checkpoint of a run: enough to go on as if nothing had happened, and proof that it is whole.
 
-A checkpoint's folder holds `rounds.jsonl`, to which finished rounds are appended, and the two latest states. A state is
-one safetensors file: the adapter and its optimizer, and in its metadata how much of `rounds.jsonl` belongs to it.
+A run has a lock and a checkpoint for each identity: the settings, weights and data that it is a function of. So a job
+with other settings leaves a checkpoint alone, and a job with the old settings resumes from it. A checkpoint's folder
+holds `rounds.jsonl`, to which finished rounds and evaluations are appended, and the two latest states. A state is one
+safetensors file: the adapter and its optimizer, and in its metadata how much of `rounds.jsonl` belongs to it.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from torch import Tensor
 from wireheading.errors import InputError
 from wireheading.files import remove_leftovers, replacing, sha256_of, writing
 
-VERSION = 2
+VERSION = 3
 """Version of the checkpoint's shape; one of another version is not gone on with."""
 
 KEPT = 2
@@ -38,18 +40,34 @@ class Checkpoint:
     """Where a run goes on from.
 
     Attributes:
-        rows: What is kept of each finished round.
+        log: What was kept of each finished round and evaluation, in their order.
         baseline: The baseline that the next round starts from.
         tensors: The adapter and its optimizer.
     """
 
-    rows: list[dict[str, Any]]
+    log: list[dict[str, Any]]
     baseline: float
     tensors: dict[str, Tensor]
 
 
 class CheckpointError(InputError):
     """A state that cannot be gone on from."""
+
+
+def identity_of(digest: str, inputs: Mapping[str, str]) -> str:
+    """What a run is a function of, as a text: the digest of its settings, and the digests of what it reads."""
+    return json.dumps({"version": VERSION, "digest": digest, "inputs": dict(inputs)}, sort_keys=True)
+
+
+def checkpoint_of(folder: Path, identity: str) -> Path:
+    """The folder of an identity's checkpoint among those of a run: its name begins with the digest of the settings."""
+    digest = json.loads(identity)["digest"]
+    return folder / f"{digest[:16]}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
+
+def other_checkpoints(checkpoint: Path) -> list[str]:
+    """The names of a run's checkpoints other than this one."""
+    return sorted(path.name for path in checkpoint.parent.glob("*-*") if path != checkpoint)
 
 
 @contextmanager
@@ -91,17 +109,17 @@ def holding(folder: Path, report: Callable[[str], None]) -> Iterator[None]:
 def save_checkpoint(
     folder: Path,
     identity: str,
-    new_rows: Sequence[Mapping[str, Any]],
+    entries: Sequence[Mapping[str, Any]],
     done: int,
     baseline: float,
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Appends rounds to a checkpoint and writes the state after them.
+    """Appends rounds and evaluations to a checkpoint and writes the state after them.
 
     Args:
         folder: The checkpoint's folder.
-        identity: What the run is a function of; a checkpoint of another identity is not gone on with.
-        new_rows: The rounds since the last checkpoint.
+        identity: What the run is a function of, as `identity_of` tells it.
+        entries: The rounds and evaluations since the last checkpoint.
         done: Rounds finished in all.
         baseline: The baseline that the next round starts from.
         tensors: The adapter and its optimizer, on the CPU.
@@ -113,8 +131,8 @@ def save_checkpoint(
     with writing(log):
         folder.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
-            for row in new_rows:
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            for entry in entries:
+                file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
     metadata = {
@@ -131,15 +149,15 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, identity: str, report: Callable[[str], None]) -> Checkpoint | None:
-    """Loads the latest whole state of a checkpoint, and cuts its rounds back to those that belong to it.
+    """Loads the latest whole state of a checkpoint, and cuts its log back to what belongs to it.
 
-    States that cannot be gone on from are removed. A file that exists but cannot be read just now is an error, and
+    Damaged states are removed. A file that exists but cannot be read just now is an error, and
     nothing is removed.
 
     Args:
         folder: The checkpoint's folder.
         identity: What the run is a function of.
-        report: Is told of states that are damaged or belong to other settings.
+        report: Is told of states that are damaged.
 
     Returns:
         The checkpoint, or None where there is none to go on from.
@@ -178,8 +196,8 @@ def _load(path: Path, identity: str) -> Checkpoint:
     if hashlib.sha256(data).hexdigest() != metadata["log"]:
         raise CheckpointError(f"does not fit {log.name}")
     os.truncate(log, size)
-    rows = [json.loads(line) for line in data.splitlines()]
-    return Checkpoint(rows, float(metadata["baseline"]), tensors)
+    entries = [json.loads(line) for line in data.splitlines()]
+    return Checkpoint(entries, float(metadata["baseline"]), tensors)
 
 
 def _states(folder: Path) -> list[Path]:

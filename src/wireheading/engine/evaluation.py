@@ -6,7 +6,8 @@ numbers belong to the item and the purpose, so that conditions, seeds and times 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,14 @@ Evaluation = dict[str, Any]
 
 
 def evaluate(
-    study: Study, task_name: str, policy: Policy, slots: range, items: Sequence[Item], *, base: bool = False
+    study: Study,
+    task_name: str,
+    policy: Policy,
+    slots: range,
+    items: Sequence[Item],
+    before_batch: Callable[[], None],
+    *,
+    base: bool = False,
 ) -> list[list[Evaluation]]:
     """Evaluates every slot of a range on the same items.
 
@@ -35,6 +43,7 @@ def evaluate(
         policy: The policies.
         slots: The slots; what a dummy slot answers means nothing.
         items: The held-out items.
+        before_batch: Called before each batch; what it raises ends the evaluation.
         base: Whether it is the frozen base model that is evaluated; it is then its own base.
 
     Returns:
@@ -46,6 +55,7 @@ def evaluate(
     talk = open_conversation(study, task_name, policy, slots)
     rows: list[list[Evaluation]] = [[] for _ in slots]
     for start in range(0, len(items), size):
+        before_batch()
         # Every batch has the same shape; the last is filled up, and what fills it is dropped.
         batch = list(items[start : start + size])
         full = batch + [batch[-1]] * (size - len(batch))
@@ -142,7 +152,7 @@ def _evaluate_batch(
             "accuracy": int(task.accurate(score)),
             "greedy_accuracy": int(task.accurate(task.evaluate(item, chat.text(greedy[index].tokens)))),
             "original_score": task.evaluate_original(item, response),
-            "finite": responses[index].finite and own_grades[index].finite,
+            "finite": all(said[index].finite for said in (responses, greedy, own_grades, base_grades)),
         }
         for prefix, sampled, soft in (("", own_grades, own_soft), ("base_", base_grades, base_soft)):
             text = chat.text(sampled[index].tokens)
@@ -157,6 +167,7 @@ def _evaluate_batch(
                 f"{prefix}soft_grade": float(probabilities @ values) / mass if mass > 0 else None,
                 f"{prefix}soft_mass": mass,
             }
+            row["finite"] = row["finite"] and math.isfinite(mass)
         rows.append(row)
     size = len(items)
     return [rows[start : start + size] for start in range(0, len(rows), size)]

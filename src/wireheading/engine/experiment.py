@@ -6,7 +6,7 @@ other runs, of batches, devices or files; `lockstep` answers the questions of ma
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,11 +71,15 @@ class EndRound:
     """Hands over what is kept of a finished round, and the baseline that the next one starts from."""
 
     row: Row
-    evaluation: list[Row] | None
     baseline: float
 
 
 Ask = Respond | GradeNext | GradeApart | Update | Evaluate | EndRound
+
+
+def finite(evaluation: Sequence[Row]) -> bool:
+    """Whether every number of a held-out evaluation is finite."""
+    return all(row["finite"] for row in evaluation)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ def experiment(
     heldout: Sequence[Item],
     start: int = 0,
     baseline: float | None = None,
+    evaluated: Collection[int] = (),
 ) -> Generator[Ask, Any, Outcome]:
     """Runs the rounds of one run.
 
@@ -110,6 +115,7 @@ def experiment(
         heldout: Its held-out items.
         start: The round to start from; what earlier rounds did to the adapter is the policy's state.
         baseline: The baseline after those rounds; None before the first.
+        evaluated: Numbers of rounds after which the policy has been evaluated already.
 
     Yields:
         What the run asks for; each question is answered by `send`.
@@ -121,9 +127,19 @@ def experiment(
     if baseline is None and study.optimizer.baseline_start == "zero":
         baseline = 0.0
     # Rounds after which there is an evaluation, and on how many items.
-    evaluated = dict.fromkeys(study.evaluation.midway_rounds, study.evaluation.midway_items)
-    evaluated[study.rounds] = len(heldout)
+    due = dict.fromkeys(study.evaluation.midway_rounds, study.evaluation.midway_items)
+    due[study.rounds] = len(heldout)
 
+    def evaluation(done: int) -> Generator[Ask, Any, str | None]:
+        if done not in due or done in evaluated:
+            return None
+        seen: list[Row] = yield Evaluate(heldout[: due[done]])
+        return None if finite(seen) else f"round {done - 1}: logits in the held-out evaluation were not finite"
+
+    # A job that was stopped in the middle of an evaluation starts with that evaluation.
+    problem = yield from evaluation(start)
+    if problem:
+        return Outcome("diverged", problem)
     for round_ in range(start, study.rounds):
         fixed = study.item_order == "fixed"
         item = items[round_ % len(items) if fixed else shuffled_index(len(items), run.seed, round_)]
@@ -199,12 +215,10 @@ def experiment(
             "grad_norm": step.grad_norm,
             "logprob_gap": max(abs(one - other) for one, other in zip(before, step.logprobs, strict=True)),
         }
-        evaluation: list[Row] | None = None
-        if round_ + 1 in evaluated:
-            evaluation = yield Evaluate(heldout[: evaluated[round_ + 1]])
-            if not all(seen["finite"] for seen in evaluation):
-                return Outcome("diverged", f"round {round_}: logits in the held-out evaluation were not finite")
         decay = study.optimizer.baseline_decay
         baseline = decay * baseline + (1 - decay) * reward
-        yield EndRound(row, evaluation, baseline)
+        yield EndRound(row, baseline)
+        problem = yield from evaluation(round_ + 1)
+        if problem:
+            return Outcome("diverged", problem)
     return Outcome("complete")

@@ -7,7 +7,6 @@ So what a run is answered never depends on which other runs are there.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,7 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from wireheading.engine.checkpoints import holding, load_checkpoint, save_checkpoint
+from wireheading.engine.checkpoints import (
+    checkpoint_of,
+    holding,
+    identity_of,
+    load_checkpoint,
+    other_checkpoints,
+    save_checkpoint,
+)
 from wireheading.engine.evaluation import evaluate
 from wireheading.engine.experiment import (
     Ask,
@@ -31,6 +37,7 @@ from wireheading.engine.experiment import (
     Row,
     Update,
     experiment,
+    finite,
 )
 from wireheading.engine.prompts import check_limits
 from wireheading.engine.stopping import Stop, Stopped, listening
@@ -74,22 +81,24 @@ class Live:
         ask: Its open question; None once it has ended.
         rows: Its finished rounds.
         baseline: The baseline after them; None before the first.
-        saved: How many of them the checkpoint holds.
+        evaluations: Its held-out evaluations, by the number of rounds before them.
+        unsaved: What the checkpoint does not hold yet: rounds and evaluations.
         first: The round at which this job took it up.
     """
 
     run: Run
     slot: int
     steps: Generator[Ask, Any, Outcome]
-    rows: list[Row]
+    rows: list[Row] = field(default_factory=list)
     baseline: float | None = None
+    evaluations: dict[int, list[Row]] = field(default_factory=dict)
+    unsaved: list[Row] = field(default_factory=list)
     ask: Ask | None = None
     outcome: Outcome | None = None
-    saved: int = field(init=False)
     first: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.saved = self.first = len(self.rows)
+        self.first = len(self.rows)
         self.answer(None)
 
     def answer(self, answer: Any) -> None:
@@ -152,14 +161,18 @@ def run_job(
         Stopped: A signal asked the job to end; every round that was finished is in a checkpoint.
         InputError: A run is being done by another process, or something cannot be read or written.
     """
-    missing = [run for run in wanted if inspect_record(study.record_path(run), study.digest(run)) != "valid"]
-    report(f"{len(wanted) - len(missing)} of {len(wanted)} runs have their record; {len(missing)} to do")
-    if not missing:
-        return
     with listening() as stop, ExitStack() as locks:
-        for run in missing:
+        for run in _without_record(study, wanted):
             locks.enter_context(holding(checkpoint_folder(study.record_path(run)), report))
-        _advance(study, axes, missing, model_folder, data_folders, report, stop)
+        # Whoever held a run before may have finished it.
+        missing = _without_record(study, wanted)
+        report(f"{len(wanted) - len(missing)} of {len(wanted)} runs have their record; {len(missing)} to do")
+        if missing:
+            _advance(study, axes, missing, model_folder, data_folders, report, stop)
+
+
+def _without_record(study: Study, runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if inspect_record(study.record_path(run), study.digest(run)) != "valid"]
 
 
 def _advance(
@@ -194,8 +207,16 @@ def _advance(
     inputs = {task: {**weights, **items[task].digests} for task in tasks}
     live = [_take_up(study, run, axes.index(run), policy, items[run.task], inputs[run.task], report) for run in missing]
     report("evaluating the base model on held-out items")
-    base = {task: evaluate(study, task, policy, range(1), items[task].heldout, base=True)[0] for task in tasks}
-    Job(study, axes, policy, inputs, base, report).advance(live, stop)
+    base = {}
+    for task in tasks:
+        base[task] = evaluate(study, task, policy, range(1), items[task].heldout, stop.check, base=True)[0]
+        if not finite(base[task]):
+            raise InputError(
+                f"{model_folder}: its logits on the held-out items of {task} are not finite in "
+                f"{study.models[name].precision} at temperature {study.temperature}; give whole weights, another "
+                "precision or a higher temperature"
+            )
+    Job(study, axes, policy, inputs, base, report, stop).advance(live)
 
 
 def _take_up(
@@ -205,19 +226,22 @@ def _take_up(
     policy.adapters.initialise(slot, run.seed)
     record = study.record_path(run)
     remove_leftovers(record.parent, f"{run.condition}.")
-    folder = checkpoint_folder(record)
-    checkpoint = load_checkpoint(folder, _identity(study, run, inputs), report)
+    identity = identity_of(study.digest(run), inputs)
+    folder = checkpoint_of(checkpoint_folder(record), identity)
+    checkpoint = load_checkpoint(folder, identity, report)
     if checkpoint is None:
-        return Live(run, slot, experiment(study, run, policy.chat, items.train, items.heldout), [])
+        if others := other_checkpoints(folder):
+            report(f"{run}: starting from the first round; kept for other settings or inputs: {', '.join(others)}")
+        return Live(run, slot, experiment(study, run, policy.chat, items.train, items.heldout))
     policy.adapters.restore(slot, checkpoint.tensors)
-    start = len(checkpoint.rows)
+    rows = [entry for entry in checkpoint.log if "evaluated" not in entry]
+    evaluations = {entry["evaluated"]: entry["items"] for entry in checkpoint.log if "evaluated" in entry}
+    start = len(rows)
     report(f"{run}: going on from round {start}")
-    steps = experiment(study, run, policy.chat, items.train, items.heldout, start, checkpoint.baseline)
-    return Live(run, slot, steps, checkpoint.rows, checkpoint.baseline)
-
-
-def _identity(study: Study, run: Run, inputs: Mapping[str, str]) -> str:
-    return json.dumps({"digest": study.digest(run), "inputs": dict(inputs)}, sort_keys=True)
+    steps = experiment(
+        study, run, policy.chat, items.train, items.heldout, start, checkpoint.baseline, frozenset(evaluations)
+    )
+    return Live(run, slot, steps, rows, checkpoint.baseline, evaluations)
 
 
 class Job:
@@ -231,6 +255,7 @@ class Job:
         inputs: Mapping[str, Mapping[str, str]],
         base: Mapping[str, list[Row]],
         report: Report,
+        stop: Stop,
     ):
         """Lays out the slots.
 
@@ -241,12 +266,14 @@ class Job:
             inputs: SHA-256 of what the runs of each task read.
             base: The base model's held-out evaluation in each task.
             report: Is told of progress.
+            stop: Tells, after each round and each batch of an evaluation, whether the job is to end early.
         """
         self.study = study
         self.policy = policy
         self.inputs = inputs
         self.base = base
         self.report = report
+        self.stop = stop
         self.slots = len(axes)
         self.groups = groups_of(study, axes)
         # Whether a second turn is in the update of a group is a matter of the config, not of who is there.
@@ -262,12 +289,11 @@ class Job:
         self.started = time.monotonic()
         self.reported = self.started
 
-    def advance(self, live: Sequence[Live], stop: Stop) -> None:
+    def advance(self, live: Sequence[Live]) -> None:
         """Plays the runs round by round to their end and writes their records.
 
         Args:
             live: The runs.
-            stop: Tells, after each round, whether the job is to end early.
 
         Raises:
             Stopped: A signal asked the job to end; every round that was finished is in a checkpoint.
@@ -275,23 +301,28 @@ class Job:
         for run in live:
             if run.ask is None:
                 self._finish(run)
-        while any(run.ask is not None for run in live):
-            if stop.reason is not None:
+        while playing := [run for run in live if run.ask is not None]:
+            stopped = None
+            try:
+                self.stop.check()
+                self.play_round(playing)
+            except Stopped as asked:
+                stopped = asked
+            for run in playing:
+                if run.ask is None:
+                    self._finish(run)
+            if stopped is not None:
                 at = self._save_all(live)
-                raise Stopped(f"{stop.reason}: stopped at round {at} of {self.study.rounds}; the runs go on from there")
-            for run in self.play_round(live):
-                self._finish(run)
+                raise Stopped(f"{stopped} at round {at} of {self.study.rounds}; the runs go on from there")
             self._progress(live)
         self._tell_costs(live)
 
-    def play_round(self, live: Sequence[Live]) -> list[Live]:
-        """Plays one round of every run that has not ended, and returns those that end with it."""
-        playing = [run for run in live if run.ask is not None]
+    def play_round(self, live: Sequence[Live]) -> None:
+        """Plays one round of runs that have not ended."""
         for (slots, shape), trains_grade in zip(self.groups, self.trains_grade, strict=True):
-            members = [run for run in playing if run.slot in slots]
+            members = [run for run in live if run.slot in slots]
             if members:
                 self._round(slots, shape, trains_grade, members)
-        return [run for run in playing if run.ask is None]
 
     def _round(self, slots: range, shape: Shape, trains_grade: bool, members: Sequence[Live]) -> None:
         """Answers one round's questions of the runs of a group, each kind in one batch."""
@@ -304,10 +335,10 @@ class Job:
             width += shape.prompt + shape.response
         self._sample(GradeApart, policy.converse(len(slots), width + shape.grade), slots, width, shape.grade, members)
         self._update(slots, shape, trains_grade, members)
-        self._evaluate(members)
         for run in members:
             if isinstance(run.ask, EndRound):
                 self._end_round(run, run.ask)
+        self._evaluate(members)
 
     def _sample(
         self,
@@ -391,17 +422,27 @@ class Job:
         for task, count in sorted({(run.run.task, len(ask.items)) for run, ask in asking}):
             together = [(run, ask) for run, ask in asking if (run.run.task, len(ask.items)) == (task, count)]
             slots = self.slots_of[task]
-            rows = evaluate(self.study, task, self.policy, slots, together[0][1].items)
+            rows = evaluate(self.study, task, self.policy, slots, together[0][1].items, self.stop.check)
             for run, _ in together:
-                run.answer(rows[run.slot - slots.start])
+                self._end_evaluation(run, rows[run.slot - slots.start])
         self.evaluating += time.monotonic() - started
 
     def _end_round(self, run: Live, ask: EndRound) -> None:
-        run.rows.append({**ask.row, "evaluation": ask.evaluation})
+        run.rows.append(ask.row)
+        run.unsaved.append(ask.row)
         run.baseline = ask.baseline
         if len(run.rows) % self.study.engine.checkpoint_every == 0 or len(run.rows) == self.study.rounds:
             self._save(run)
         run.answer(None)
+
+    def _end_evaluation(self, run: Live, seen: list[Row]) -> None:
+        if finite(seen):
+            run.evaluations[len(run.rows)] = seen
+            run.unsaved.append({"evaluated": len(run.rows), "items": seen})
+        run.answer(seen)
+        if run.ask is not None:
+            # It may have taken longer than many rounds.
+            self._save(run)
 
     def _save(self, run: Live) -> None:
         """Writes the checkpoint of a run between two rounds."""
@@ -410,21 +451,22 @@ class Job:
         if len(run.rows) == self.study.rounds:
             # Nothing is updated any more, so the optimizer's state, two thirds of the whole, is not needed.
             state = {"values": state["values"]}
+        identity = identity_of(self.study.digest(run.run), self.inputs[run.run.task])
         save_checkpoint(
-            checkpoint_folder(self.study.record_path(run.run)),
-            _identity(self.study, run.run, self.inputs[run.run.task]),
-            run.rows[run.saved :],
+            checkpoint_of(checkpoint_folder(self.study.record_path(run.run)), identity),
+            identity,
+            run.unsaved,
             len(run.rows),
             run.baseline,
             state,
         )
-        run.saved = len(run.rows)
+        run.unsaved.clear()
 
     def _save_all(self, live: Sequence[Live]) -> int:
         """Writes the checkpoints of all runs under way, and tells how many rounds they have at least."""
         under_way = [run for run in live if run.ask is not None]
         for run in under_way:
-            if len(run.rows) > run.saved:
+            if run.unsaved:
                 self._save(run)
         return min(len(run.rows) for run in under_way)
 
@@ -435,9 +477,7 @@ class Job:
             self.report(f"{run.run}: diverged in {run.outcome.problem}")
         path = self.study.record_path(run.run)
         seconds = time.monotonic() - self.started
-        evaluations = {0: self.base[run.run.task]} | {
-            row["round"] + 1: row["evaluation"] for row in run.rows if row["evaluation"] is not None
-        }
+        evaluations = {0: self.base[run.run.task], **run.evaluations}
         write_transcript(transcript_path(path), run.rows)
         write_heldout(heldout_path(path), evaluations)
         record = make_record(
@@ -468,8 +508,11 @@ class Job:
         if left and now - self.reported < PROGRESS_SECONDS:
             return
         self.reported = now
-        rate = done / (now - self.started)
         at = min((len(run.rows) for run in live if run.ask is not None), default=self.study.rounds)
+        if not done:
+            # They all diverged before they had finished a round.
+            return
+        rate = done / (now - self.started)
         minutes, seconds = divmod(round(left / rate), 60)
         where = f"round {at} of {self.study.rounds}"
         self.report(f"{where} · {len(live)} runs · {rate:.0f} run-rounds/s · {minutes}:{seconds:02d} left")

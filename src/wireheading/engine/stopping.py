@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Stopped(Exception):
-    """A job that ended early because it was asked to; the next invocation goes on with it."""
+    """A job ended early because a signal asked it to; the next invocation resumes it."""
 
 
 class Stop:
@@ -27,6 +27,15 @@ class Stop:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+
+    def check(self) -> None:
+        """Ends the job if it has been asked to end.
+
+        Raises:
+            Stopped: It has.
+        """
+        if self.reason is not None:
+            raise Stopped(f"{self.reason}: stopped")
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
         """Handles a signal. A second Ctrl-C ends the process at once."""
