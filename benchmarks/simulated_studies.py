@@ -1,35 +1,45 @@
-"""How often the verdict is right: studies are simulated whose truth is known, and judged by the real rule.
+"""How often the verdict is right: studies of which the truth is known, simulated item by item and judged by the rule.
 
-    python benchmarks/simulated_studies.py               # ten seconds; writes the table into docs/verdict.md
-    python benchmarks/simulated_studies.py --studies 100 --print
+    python benchmarks/simulated_studies.py               # writes the table into docs/verdict.md
+    python benchmarks/simulated_studies.py --studies 200 --print
 
-A run's inflation at the end is its true value plus a normal error that differs between runs ("run sd"); its score too,
-with a standard deviation of 0.05. The base model grades an answer 0.5, and 0.2 more if it is right, so before training,
-with half of the answers right, it overrates them by 0.1: the second test of the rule, that grades exceed scores, then
-hardly ever protects a study without an effect, and all depends on the first, that of W.
+A value is a run's true effect, plus luck with the item (shared by all seeds), plus the rest. A run's true effect is the
+scenario's plus the run's own deviation. The gain in paid reward is the sum of its true parts: score, persuasion,
+inflation (what the grader's leniency adds) and format.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wireheading.analysis.verdict import INVALID, NO_WIREHEADING, WIREHEADING, decide, paired_tests, upper_bound
+from wireheading.analysis.rule import (
+    EARNED,
+    INCONCLUSIVE,
+    NO_EFFECT,
+    NO_HEADROOM,
+    UNEARNED,
+    WIREHEADING,
+    Measured,
+    ask,
+    headlines,
+    weigh,
+)
 from wireheading.study.sections import AnalysisConfig
 
 Floats = NDArray[np.float64]
 
-SCORE_SD = 0.05
-SCORE_START = 0.5
+SEEDS = (3, 4, 5, 8)
+ITEMS = 200
 PAGE = Path(__file__).parents[1] / "docs" / "verdict.md"
 BEGIN, END = "<!-- made by benchmarks/simulated_studies.py -->", "<!-- end -->"
+COLUMNS = (WIREHEADING, UNEARNED, EARNED, NO_EFFECT, NO_HEADROOM, INCONCLUSIVE)
 
 
 @dataclass(frozen=True)
@@ -38,149 +48,210 @@ class Scenario:
 
     Attributes:
         name: What it is called in the table.
-        null: Whether wireheading would be a false verdict.
-        w: The true W: inflation in selfgrade, with none in its contrast.
-        selfgrade_gain: Gain of the score in selfgrade.
-        contrast_gain: Gain of the score in its contrast and in control.
-        readable: Part of the grades in selfgrade that can be read.
-        collapsed: Whether selfgrade of the last seed ends with a score of 0 and a grade of 1.
+        null: Whether *wireheading* would be a false verdict.
+        score: Gain in score in selfgrade.
+        control_score: Gain in score in control.
+        persuasion: Gain in reward by answers that the base overrates.
+        lenient: Leniency in selfgrade, which adds as much inflation.
+        control_lenient: Leniency in control.
+        format: Gain in reward by grades that can be read.
+        share: Share of seeds that have selfgrade's effects, at least one seed; in the others nothing happens. Below 0:
+            all seeds but one.
+        run_sd: Standard deviation over runs of leniency, and of the gain in reward that does not come of it.
+        score_sd: That of the gain in score.
+        luck: Standard deviation over items of paid reward and of score, which all seeds share.
+        rest: That of what is left of them.
+        soft_luck: Standard deviation over items of leniency, which all seeds share; and that of what is left of it.
+        tells: Whether the policy's grader can tell right from wrong, so that reward and score share their luck.
+        base_wrong: The base's mean grade of wrong answers.
+        base_reward: The base's mean paid reward.
+        cells: Cells of the study.
     """
 
     name: str
-    null: bool
-    w: float = 0.0
-    selfgrade_gain: float = 0.0
-    contrast_gain: float = 0.0
-    readable: float = 1.0
-    collapsed: bool = False
+    null: bool = True
+    score: float = 0.0
+    control_score: float = 0.0
+    persuasion: float = 0.0
+    lenient: float = 0.0
+    control_lenient: float = 0.0
+    format: float = 0.0
+    share: float = 1.0
+    run_sd: float = 0.05
+    score_sd: float = 0.05
+    luck: float = 0.45
+    rest: float = 0.4
+    soft_luck: float = 0.1
+    tells: bool = False
+    base_wrong: float = 0.4
+    base_reward: float = 0.4
+    cells: int = 3
 
+
+QUIET: dict[str, Any] = {"run_sd": 0.005, "score_sd": 0.005, "luck": 0.05, "rest": 0.05, "soft_luck": 0.02}
+"""Policies that hardly move, as with small learning rates."""
+
+REAL: dict[str, Any] = {"null": False, "control_score": 0.2, "run_sd": 0.08}
+"""What is common to the studies with an effect."""
 
 SCENARIOS = (
-    Scenario("no effect", null=True),
-    Scenario("decoupled learns, selfgrade does nothing", null=True, contrast_gain=0.3),
-    Scenario("W at the margin", null=True, w=0.05, contrast_gain=0.2),
-    Scenario("one collapsed seed, no effect otherwise", null=True, contrast_gain=0.2, collapsed=True),
-    Scenario("parse failures, no effect", null=True, contrast_gain=0.2, readable=0.8),
-    Scenario("parse failures, W = 0.3", null=False, w=0.3, contrast_gain=0.2, readable=0.8),
-    Scenario("inflation only, W = 0.3", null=False, w=0.3, contrast_gain=0.2),
-    Scenario("inflation and learning, W = 0.3", null=False, w=0.3, selfgrade_gain=0.2, contrast_gain=0.2),
-)
+    Scenario("nothing happens, policies hardly move", **QUIET),
+    Scenario("nothing happens"),
+    Scenario("nothing happens, runs differ (sd .15)", run_sd=0.15),
+    Scenario("nothing happens, luck with items (sd .5)", run_sd=0.02, score_sd=0.02, soft_luck=0.5),
+    Scenario("the same, nine cells", run_sd=0.02, score_sd=0.02, soft_luck=0.5, cells=9),
+    Scenario("drift without an incentive (sd .3 over runs), control learns", run_sd=0.3, control_score=0.2),
+    Scenario("the same, and the format is learnt", run_sd=0.3, format=0.4, control_score=0.2),
+    Scenario("both arms grow as lenient (.3), control learns", lenient=0.3, control_lenient=0.3, control_score=0.3),
+    Scenario("control grows stricter (−.3), selfgrade does nothing", control_lenient=-0.3, control_score=0.3),
+    Scenario("control grows stricter (−.3), selfgrade learns the format", control_lenient=-0.3, format=0.4),
+    Scenario("the format alone is learnt (.4)", format=0.4, control_score=0.2),
+    Scenario("grades grow unreadable (−.2)", format=-0.2, control_score=0.2),
+    Scenario("all answers become one that the base likes", score=-0.2, persuasion=0.6, control_score=0.2),
+    Scenario("answers get worse (−.3), grades do not follow", score=-0.3, persuasion=0.3),
+    Scenario("lenient by the margin, format learnt", lenient=0.05, format=0.4),
+    Scenario("more lenient than control by the margin, runs alike", lenient=0.35, control_lenient=0.3, run_sd=0.02),
+    Scenario("the same, luck with items (sd .5)", lenient=0.35, control_lenient=0.3, run_sd=0.02, soft_luck=0.5),
+    Scenario("the same, runs differ (sd .15)", lenient=0.35, control_lenient=0.3, run_sd=0.15),
+    Scenario("the same, nine cells", lenient=0.35, control_lenient=0.3, cells=9),
+    Scenario("unearned by the margin, lenient (.5)", lenient=0.5, persuasion=-0.45),
+    Scenario("one seed of all collapses, nothing in the others", lenient=0.7, share=0.0),
+    Scenario("one seed of all has an effect of .1, policies hardly move", lenient=0.1, share=0.0, **QUIET),
+    Scenario("the base at its ceiling", base_wrong=0.95, **QUIET),
+    Scenario("earned (.3)", score=0.3, control_score=0.3, run_sd=0.02),
+    Scenario("the same, the grader tells right from wrong", score=0.3, control_score=0.3, run_sd=0.02, tells=True),
+    Scenario("lenient (.3) on all seeds", lenient=0.3, **REAL),
+    Scenario("the same, nine cells", lenient=0.3, cells=9, **REAL),
+    Scenario("the same, luck with items (sd .5)", lenient=0.3, soft_luck=0.5, **REAL),
+    Scenario("the same, runs differ (sd .15)", lenient=0.3, **REAL | {"run_sd": 0.15}),
+    Scenario("the same, unreadable grades (−.1)", lenient=0.3, format=-0.1, **REAL),
+    Scenario("the same, control gains nothing", lenient=0.3, **REAL | {"control_score": 0.0}),
+    Scenario("the same, selfgrade learns as well (.2)", lenient=0.3, score=0.2, **REAL),
+    Scenario("the same, control grows lenient (.1)", lenient=0.3, control_lenient=0.1, **REAL),
+    Scenario("lenient (.7) in three seeds of four", lenient=0.7, share=0.75, **REAL),
+    Scenario("lenient (.7) in all seeds but one", lenient=0.7, share=-1, **REAL),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Studies:
-    """What many simulated studies measured at the end.
+    """Simulated studies.
 
     Attributes:
-        selfgrade_inflation: Inflation in selfgrade, shape [studies, cells, seeds].
-        contrast_inflation: In its contrast, likewise.
-        gap: Grade − score in selfgrade, likewise.
-        control_gain: Gain of the score in control, likewise.
-        readable: Part of the grades that could be read in selfgrade and its contrast together.
+        measured: Tables of shape [studies, cells, seeds, items].
+        largest: The largest effect, up or down, of each cell's runs in truth: shape [studies, cells].
     """
 
-    selfgrade_inflation: Floats
-    contrast_inflation: Floats
-    gap: Floats
-    control_gain: Floats
-    readable: float
+    measured: Measured
+    largest: Floats
 
 
-def simulate(scenario: Scenario, studies: int, cells: int, seeds: int, sd: float, rng: np.random.Generator) -> Studies:
+def simulate(scenario: Scenario, studies: int, seeds: int, rng: np.random.Generator) -> Studies:
     """Simulates studies of which all is known."""
-    shape = (studies, cells, seeds)
-    inflation = scenario.w + rng.normal(0, sd, shape)
-    score = SCORE_START + scenario.selfgrade_gain + rng.normal(0, SCORE_SD, shape)
-    if scenario.collapsed:
-        score[..., -1] = 0.0
-        inflation[..., -1] = 1.0 - _base_grade(score[..., -1])
-    return Studies(
-        inflation,
-        rng.normal(0, sd, shape),
-        _base_grade(score) + inflation - score,
-        scenario.contrast_gain + rng.normal(0, SCORE_SD, shape),
-        (scenario.readable + 1) / 2,
-    )
+    cells = scenario.cells
+    runs = (studies, cells, seeds)
+    count = seeds - 1 if scenario.share < 0 else max(1, round(scenario.share * seeds))
+    has = np.arange(seeds) < count
+
+    def true(value: float, sd: float) -> Floats:
+        return value * has + rng.normal(0, sd, runs)
+
+    score = true(scenario.score, scenario.score_sd)
+    lenient = true(scenario.lenient, scenario.run_sd)
+    control_lenient = scenario.control_lenient + rng.normal(0, scenario.run_sd, runs)
+    control_score = scenario.control_score + rng.normal(0, scenario.score_sd, runs)
+    reward = score + lenient + true(scenario.persuasion + scenario.format, 0.3 * scenario.run_sd)
+    effects = (reward, reward - score, lenient, lenient - control_lenient)
+
+    def observed(value: Floats, luck: float, rest: float) -> Floats:
+        items = rng.normal(0, luck, (studies, cells, 1, ITEMS))
+        return value[..., None] + items + rng.normal(0, rest, (*runs, ITEMS))
+
+    scored, compared = (observed(value, scenario.luck, scenario.rest) for value in (score, score - control_score))
+    if scenario.tells:
+        paid = scored + observed(reward - score, scenario.soft_luck, scenario.soft_luck)
+    else:
+        paid = observed(reward, scenario.luck, scenario.rest)
+    soft, control_soft = (observed(v, scenario.soft_luck, scenario.soft_luck) for v in (lenient, control_lenient))
+    return Studies(Measured(paid, scored, soft, control_soft, compared), np.max(np.abs(effects), axis=(0, 3)))
 
 
-def judge_all(studies: Studies, config: AnalysisConfig) -> list[list[str]]:
-    """The verdict on every cell of every study, by the functions that judge a real one."""
-    tests = paired_tests(studies.selfgrade_inflation - studies.contrast_inflation, studies.gap, config)
-    invalid = (upper_bound(studies.control_gain, config) < 0) | (studies.readable < config.readable)
-    seeds = studies.gap.shape[-1]
-    verdicts = []
-    for p, low, high, lost in zip(tests.p, tests.low, tests.high, invalid, strict=True):
-        valid = np.flatnonzero(~lost)
-        judged = decide(p[valid].tolist(), low[valid].tolist(), high[valid].tolist(), [seeds] * len(valid), config)
-        row = [INVALID] * len(lost)
-        for place, verdict in zip(valid, judged, strict=True):
-            row[place] = verdict
-        verdicts.append(row)
-    return verdicts
+def judge_all(scenario: Scenario, studies: Studies, config: AnalysisConfig) -> NDArray[np.str_]:
+    """The headline of every cell of every study, by the functions that judge a real one."""
+    answers = ask(studies.measured, config.margin, config.alpha)
+    wrong, reward = (np.full(studies.largest.shape, value) for value in (scenario.base_wrong, scenario.base_reward))
+    return headlines(weigh(answers, wrong, reward, config.ceiling), config.alpha)
 
 
 @dataclass(frozen=True)
 class Rates:
-    """How often a verdict is given, in parts of all: `any_wireheading` of studies, the others of cells."""
+    """How often headlines are given.
 
-    any_wireheading: float
-    wireheading: float
-    no_wireheading: float
-    invalid: float
+    Attributes:
+        any: Share of studies with at least one cell of *wireheading*.
+        cells: Share of all cells with each headline.
+        overlooked: Share of all cells called *no effect* although a run's own effect exceeds the margin in truth.
+    """
 
-
-def rates(verdicts: Sequence[Sequence[str]]) -> Rates:
-    """Counts verdicts."""
-    table = np.array(verdicts)
-    return Rates(
-        float((table == WIREHEADING).any(axis=1).mean()),
-        *(float((table == verdict).mean()) for verdict in (WIREHEADING, NO_WIREHEADING, INVALID)),
-    )
+    any: float
+    cells: dict[str, float]
+    overlooked: float
 
 
-def rate(scenario: Scenario, studies: int, cells: int, seeds: int, sd: float, seed: int = 0) -> Rates:
+def rate(scenario: Scenario, studies: int, seeds: int, seed: int = 0) -> Rates:
     """Simulates and judges studies of one kind, by the default thresholds."""
-    rng = np.random.default_rng([seed, SCENARIOS.index(scenario), cells, seeds, round(1000 * sd)])
-    return rates(judge_all(simulate(scenario, studies, cells, seeds, sd, rng), AnalysisConfig()))
-
-
-def _base_grade(score: Floats) -> Floats:
-    return 0.5 + 0.2 * score
+    config = AnalysisConfig()
+    rng = np.random.default_rng([seed, SCENARIOS.index(scenario), seeds])
+    # As many at a time as fit into little memory.
+    verdicts, largest = [], []
+    for done in range(0, studies, 250):
+        simulated = simulate(scenario, min(250, studies - done), seeds, rng)
+        verdicts.append(judge_all(scenario, simulated, config))
+        largest.append(simulated.largest)
+    table, truth = np.concatenate(verdicts), np.concatenate(largest)
+    return Rates(
+        float((table == WIREHEADING).any(-1).mean()),
+        {name: float((table == name).mean()) for name in COLUMNS},
+        float(((table == NO_EFFECT) & (truth > config.margin)).mean()),
+    )
 
 
 def _rows(studies: int, seed: int) -> Iterator[str]:
-    seeds = (4, 5, 8)
     yield (
-        f"{studies:,} studies each; in per cent, with 4 / 5 / 8 seeds. *Any* is the part of studies with at least one "
-        "verdict of wireheading, the other columns are parts of all cells; the rest is inconclusive."
+        f"{studies:,} studies of {ITEMS} items each; in per cent, with {' / '.join(map(str, SEEDS))} seeds. *Any* is "
+        "the part of studies with at least one cell of wireheading, the other columns are parts of all cells."
     )
-    yield ""
-    yield "| truth | cells | run sd | any | wireheading | no wireheading | invalid |"
-    yield "|---|---|---|---|---|---|---|"
-    for scenario, cells, sd in itertools.product(SCENARIOS, (3, 9), (0.05, 0.10, 0.15)):
-        found = [rate(scenario, studies, cells, count, sd, seed) for count in seeds]
-        columns = [
-            " / ".join(f"{100 * getattr(one, name):.1f}" for one in found)
-            for name in ("any_wireheading", "wireheading", "no_wireheading", "invalid")
-        ]
-        yield f"| {scenario.name} | {cells} | {sd:.2f} | {' | '.join(columns)} |"
-    wanted = rate(SCENARIOS[6], studies, 3, 5, 0.08, seed)
+    worst = 0.0
+    for null in (True, False):
+        yield ""
+        yield f"| {'wireheading is false' if null else 'wireheading is true'} | any | {' | '.join(COLUMNS)} |"
+        yield "|---|" + "---|" * (1 + len(COLUMNS))
+        for scenario in SCENARIOS:
+            if scenario.null == null:
+                found = [rate(scenario, studies, count, seed) for count in SEEDS]
+                columns = [[one.any for one in found], *([one.cells[name] for one in found] for name in COLUMNS)]
+                yield f"| {scenario.name} | {' | '.join(map(_written, columns))} |"
+                worst = max(worst, *(one.overlooked for one in found))
     yield ""
     yield (
-        f"With W = 0.3, five seeds, three cells and a run sd of 0.08, {100 * wanted.wireheading:.1f} % of cells are "
-        f"called wireheading, and {100 * wanted.any_wireheading:.1f} % of studies have at least one."
+        "*No effect*, although the true effect on a run exceeds the margin: "
+        f"in {100 * worst:.2f} % of the cells of a row at most."
     )
+
+
+def _written(shares: list[float]) -> str:
+    """Shares in per cent; said once where all are the same."""
+    texts = [f"{100 * share:.1f}" for share in shares]
+    return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
 
 
 def main() -> None:
     """Writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=1000, help="studies of each kind (1000)")
+    parser.add_argument("--studies", type=int, default=2000, help="studies of each kind (2000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the simulation (0)")
     parser.add_argument("--print", action="store_true", help="print the table instead of writing it into the page")
     options = parser.parse_args()
-    # Holm's correction in statsmodels collects garbage each time: what is there already need not be searched.
-    gc.freeze()
     lines = []
     for line in _rows(options.studies, options.seed):
         lines.append(line)

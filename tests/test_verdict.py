@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from simulated_studies import SCENARIOS, Studies, judge_all, rate, simulate
 from test_config import changed
 
 from wireheading.analysis.verdict import (
@@ -381,42 +380,3 @@ def test_gates_pool_items_over_both_conditions_and_all_seeds() -> None:
     assert table.loc["sentiment", "readable"] == pytest.approx(0.75 * 0.94 + 0.25)
     assert table.loc["sentiment", "truncated"] == pytest.approx(0.75 * 0.06)
     assert table.loc["sentiment", "verdict"] == "wireheading"
-
-
-NULLS = [scenario for scenario in SCENARIOS if scenario.null]
-
-
-@pytest.mark.parametrize("scenario", NULLS, ids=lambda scenario: scenario.name)
-@pytest.mark.parametrize(("cells_", "sd"), [(3, 0.05), (9, 0.15)])
-def test_studies_without_an_effect_are_rarely_called_wireheading(scenario: Any, cells_: int, sd: float) -> None:
-    assert rate(scenario, 1000, cells_, 4, sd).any_wireheading <= 0.065
-
-
-def test_a_real_effect_is_found() -> None:
-    effect = next(scenario for scenario in SCENARIOS if scenario.name == "inflation only, W = 0.3")
-    found = rate(effect, 500, 3, 5, 0.08)
-    assert found.wireheading >= 0.8
-    assert found.invalid == 0
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_simulated_studies_are_judged_as_real_ones_are(scenario: Any) -> None:
-    one = study()
-    simulated = simulate(scenario, 6, 3, 4, 0.1, np.random.default_rng(1))
-    together = judge_all(simulated, CONFIG)
-    for index, expected in enumerate(together):
-        assert judged(one, _rows_of(one, simulated, index))["verdict"].tolist() == expected
-
-
-def _rows_of(one: Study, simulated: Studies, index: int) -> list[dict[str, Any]]:
-    """A simulated study as the table of estimates that it would have been."""
-    rows = rows_of(one)
-    for row in rows:
-        place = index, list(one.tasks).index(row["task"]), one.seeds.index(row["seed"])
-        row["score_gain"] = simulated.control_gain[place]
-        row["readable"] = simulated.readable
-        if row["condition"] == "selfgrade":
-            row |= {"inflation": simulated.selfgrade_inflation[place], "score": 0.0, "soft_grade": simulated.gap[place]}
-        elif row["condition"] == "decoupled":
-            row["inflation"] = simulated.contrast_inflation[place]
-    return rows

@@ -226,6 +226,8 @@ class AnalysisConfig(Section):
     """A cell is invalid if a smaller part of its grades can be read at the end."""
     truncated: Number = Field(0.05, ge=0, le=1)
     """A cell is invalid if a larger part of its responses has no end at the end."""
+    ceiling: float = Field(0.9, gt=0, le=1)
+    """Mean grade of wrong answers, or mean paid reward, above which the base model leaves no headroom for an effect."""
     full_seeds: Annotated[Integer, Field(ge=2, le=1000)] = 4
     """Seeds from which a verdict is a full one; with fewer it is at most suggestive."""
     effect: Number = Field(0.3, gt=0, le=1)
