@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -11,15 +12,17 @@ import docutils.core
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import few_runs, write_runs
+from made_up import PROVENANCE, few_runs, write_runs
 
 from wireheading.analysis.costs import costs
 from wireheading.analysis.figures.heldout import write_heldout_figures
 from wireheading.analysis.pages.overview import overview
 from wireheading.analysis.report import write_analysis
 from wireheading.analysis.tables import write_tables
+from wireheading.check import check_records
 from wireheading.records.published import import_results
 from wireheading.records.record import read_record, write_record
+from wireheading.scheduling import mixed_cells, record_states
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import Analysis, Tables
 
@@ -228,6 +231,47 @@ def test_what_is_told_is_text_and_never_markup(tmp_path: Path) -> None:
     html = docutils.core.publish_parts(page, writer="html", settings_overrides={"halt_level": 2})["html_body"]
     assert "**loud** `link &lt;javascript:x&gt;`_ |sub| (( config )) &lt;b&gt; \\ *" in html
     assert "{{" not in page
+
+
+def test_tables_hold_no_formula_of_a_foreign_record(tmp_path: Path) -> None:
+    study = few_runs(tmp_path)
+    write_runs(study)
+    formulas = {"device": '=HYPERLINK("http://x.invalid","y")', "python": "+1", "torch": "@SUM(A1)", "numpy": "-1+2"}
+    change(study, study.runs()[0], provenance=PROVENANCE | formulas)
+    analyse(study)
+    paths = sorted(Path(tmp_path).rglob("*.csv"))
+    assert len(paths) > 10
+    for path in paths:
+        with path.open(encoding="utf-8", newline="") as file:
+            for cell in (cell for row in csv.reader(file) for cell in row):
+                assert not cell.startswith(("=", "+", "@", "\t", "\r")), path
+                assert not cell.startswith("-") or float(cell) < 0, path
+    assert "'=HYPERLINK" in Tables.of(study).records.read_text()
+
+
+def test_records_of_a_cell_that_were_made_of_different_files_are_named(tmp_path: Path) -> None:
+    study = few_runs(tmp_path)
+    write_runs(study)
+    runs = [run for run in study.runs() if run.task == "sentiment"]
+    for run in runs:
+        sha = "b" * 64 if run == runs[2] else "a" * 64
+        commit = "new" if run == runs[5] else "old"
+        change(study, run, inputs={"heldout.jsonl": sha, "train.jsonl": "c" * 64, "data_commit": commit})
+    told: list[str] = []
+    write_tables(study, Tables.of(study), told.append)
+    problem = (
+        f"its records were made of different files (heldout.jsonl): {runs[2]} of others than the rest; remove those of "
+        "one kind to run them again"
+    )
+    assert f"tiny/sentiment: {problem}" in told
+    records = pd.read_csv(Tables.of(study).records)
+    assert set(records[records["task"] == "sentiment"]["cell_problem"]) == {problem}
+    assert records[records["task"] != "sentiment"]["cell_problem"].isna().all()
+    states = record_states(study, study.runs())
+    assert set(states.values()) == {"valid"}
+    assert mixed_cells(study, states) == [f"tiny/sentiment: {problem}"]
+    found = check_records(study)
+    assert [one.remark for one in found if one.state == "mixed"] == [problem]
 
 
 def test_costs_are_summed_by_job(tmp_path: Path) -> None:

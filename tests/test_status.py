@@ -20,10 +20,11 @@ from test_config import ROOT, changed
 from test_original import LLAMA, episode, one, original_config, own_record, put, results_of_seed
 
 from wireheading import cli, status
+from wireheading.check import check_records, check_text
 from wireheading.files import code_digest, sha256_of
-from wireheading.records.published import import_results
+from wireheading.records.published import TRACKED, import_results
 from wireheading.records.record import checkpoint_folder, transcript_path, write_record
-from wireheading.status import Standing, check_records, hours_left, survey
+from wireheading.status import Standing, hours_left, survey
 from wireheading.study.config import Run, Study, load_study
 
 NOW = 1_000_000_000.0
@@ -211,7 +212,7 @@ def test_check_tells_what_each_record_is_worth(tmp_path: Path) -> None:
     told = {verdict.path: (verdict.state, verdict.remark) for verdict in check_records(study)}
     assert [told[study.record_path(run)] for run in runs[:8]] == [
         ("valid", ""),
-        ("corrupt", f"its transcript {files[1].name} was edited; run it again"),
+        ("valid", ""),
         ("valid", f"without its transcript {files[2].name}"),
         ("other code", ""),
         ("stale", "made with other settings"),
@@ -220,6 +221,59 @@ def test_check_tells_what_each_record_is_worth(tmp_path: Path) -> None:
         ("stale", "made with other settings"),
     ]
     assert told[other] == ("stale", "of no run of this config")
+    assert told[files[1]] == (
+        "corrupt",
+        f"is not the one of its run; remove {study.record_path(runs[1]).name} to run it again",
+    )
+
+
+def test_no_name_or_text_of_a_foreign_file_acts_on_the_terminal(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    run = study.runs()[0]
+    content = {f"tiny_{run.task}_{run.condition}_{run.seed}": {"history": {n: [1.0] * 200 for n in TRACKED.values()}}}
+    import_results(study, put(tmp_path, content, "x\nvalid       forged\x1b[31m\u202e.json"), False, print)
+    foreign = study.record_path(run).with_name("a\nvalid       forged\x1b[31m\udcff.json")
+    foreign.write_text("{}")
+    text = check_text(check_records(study))
+    assert len(text.splitlines()) == 3
+    assert all(character.isprintable() for line in text.splitlines() for character in line)
+    assert r"imported from x\nvalid       forged\x1b[31m\u202e.json" in text
+    assert r"a\nvalid       forged\x1b[31m\udcff.json" in text
+
+
+def test_a_number_that_went_to_another_process_is_no_running_job(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    run = study.runs()[0]
+    lock = checkpoint(study, run, {50: 10}) / "lock"
+    lock.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    assert standing(study, run).state == "running"
+    os.utime(lock, (1e9, 1e9))  # long before this process began
+    assert standing(study, run).state == "partial"
+
+
+@pytest.mark.parametrize("holder", ["process 0 on {host}", f"process {'9' * 30} on {{host}}", "process -1 on {host}"])
+def test_a_damaged_lock_names_no_running_job(tmp_path: Path, holder: str) -> None:
+    study = study_in(tmp_path)
+    run = study.runs()[0]
+    lock = checkpoint(study, run, {50: 9000}) / "lock"
+    lock.write_text(holder.format(host=socket.gethostname()))
+    assert standing(study, run).state == "partial"
+    lock.write_bytes(b"\xff\xfe process")
+    assert standing(study, run).state == "partial"
+
+
+def test_a_damaged_head_of_a_state_does_not_count(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    run = study.runs()[0]
+    [path] = checkpoint(study, run, {50: 9000}).rglob("state-*.safetensors")
+    whole, told = path.read_bytes(), set()
+    for bit in range(8 * min(len(whole), 250)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        os.utime(path, (NOW - 9000, NOW - 9000))
+        told.add(standing(study, run).state)
+    assert told == {"partial", "missing"}
 
 
 def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -294,7 +348,7 @@ def test_check_fails_where_a_record_is_corrupt(
         (["status", "--configfile", "a.yaml"], "a.yaml: not YAML"),
         (["status", "--configfile", "b.yaml"], "b.yaml: holds no settings"),
         (["status", "--configfile", "c.yaml"], "config: rounds = -1"),
-        (["status", "--configfile", "."], ".: Is a directory"),
+        (["status", "--configfile", "."], ".: cannot be read (Is a directory)"),
         (["import", "none.json", "--configfile", "d.yaml"], "none.json: no such file"),
         (["import", ".", "--configfile", "d.yaml"], ".: Is a directory"),
         (["export", "d.yaml/out.json", "--configfile", "d.yaml"], "d.yaml"),

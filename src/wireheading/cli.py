@@ -8,9 +8,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from wireheading.errors import InputError
+from wireheading.check import BAD, check_records, check_text
+from wireheading.errors import InputError, printable
 from wireheading.records.published import export_results, import_results
-from wireheading.status import as_json, as_table, check_records, check_text, survey
+from wireheading.status import as_json, as_table, survey
 from wireheading.study.config import load_study
 from wireheading.study.reading import read_config
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Those of the command line; by default, the process's own.
 
     Returns:
-        The exit code: 0, or 1 where `check` finds a corrupt record or something cannot be read or written.
+        The exit code: 0, or 1 where `check` finds something corrupt or mixed, or something cannot be read or written.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -34,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standings = survey(study, time.time())
             print(as_json(study, standings) if options.json else as_table(study, standings))
         elif options.command == "check":
-            verdicts = check_records(study)
-            print(check_text(verdicts))
-            return int(any(verdict.state == "corrupt" for verdict in verdicts))
+            findings = check_records(study)
+            print(check_text(findings))
+            return int(any(finding.state in BAD for finding in findings))
         elif options.command == "import":
             import_results(study, options.file, options.overwrite, _tell)
         else:
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from wireheading.files import writing
+from wireheading.records.cells import differing_inputs
 from wireheading.records.known import known_valid, remember_valid
-from wireheading.records.record import State, inspect_record
+from wireheading.records.record import State, inspect_record, recorded_inputs
 from wireheading.study.config import AXES, Run, Study
 from wireheading.study.paths import Analysis, Tables
 
@@ -75,6 +76,13 @@ def record_states(study: Study, runs: Iterable[Run]) -> dict[Run, State]:
     if valid != known:
         remember_valid(Path(study.results), valid)
     return states
+
+
+def mixed_cells(study: Study, states: Mapping[Run, State]) -> list[str]:
+    """The cells whose valid records were made of different inputs, a line each."""
+    valid = [run for run, state in states.items() if state == "valid"]
+    problems = differing_inputs({run: recorded_inputs(study.record_path(run)) for run in valid})
+    return [f"{model}/{task}: {problem}" for (model, task), problem in problems.items()]
 
 
 def redo_marker(study: Study, run: Run, state: State) -> Path:

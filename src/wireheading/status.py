@@ -1,4 +1,4 @@
-"""How far a study is: what became of each run, what is left to do, and whether its records can be believed.
+"""How far a study is: what became of each run, and what is left to do.
 
 Nothing is asked of Snakemake or of a scheduler; all is read from the results folder, so it can be asked at any time and
 on any machine that sees the folder.
@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import statistics
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,15 +20,8 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from wireheading.files import code_digest, sha256_of
-from wireheading.records.record import (
-    RecordError,
-    checkpoint_folder,
-    imported_path,
-    inspect_record,
-    read_record,
-)
-from wireheading.study.conditions import CONDITIONS
+from wireheading.records.known import known_valid
+from wireheading.records.record import checkpoint_folder, imported_path, inspect_record
 from wireheading.study.config import AXES, Run, Study
 
 State = Literal["done", "running", "partial", "missing", "stale", "corrupt", "diverged", "imported"]
@@ -42,7 +36,11 @@ ALIVE_SECONDS, ALIVE_INTERVALS = 300.0, 3
 this many times the time between its last two. Nothing else of it is seen from here, so a killed one looks alive as
 long."""
 
-_HOLDER = re.compile(r"process (\d+) on ([^\s,]+)")
+CLOCKS_APART = 60.0
+"""Seconds by which the clocks of a machine and of its file server may differ."""
+
+_HOLDER = re.compile(r"process ([1-9]\d*) on ([^\s,]+)", re.ASCII)
+_STATE = re.compile(r"state-(\d{1,9})\.safetensors", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,8 @@ def survey(study: Study, now: float) -> list[Standing]:
         study: The study.
         now: The time, in seconds since the epoch.
     """
-    return [_standing(study, run, now) for run in study.runs()]
+    valid = known_valid(Path(study.results))
+    return [_standing(study, run, now, valid) for run in study.runs()]
 
 
 def hours_left(study: Study, standings: Sequence[Standing]) -> dict[str, float | None]:
@@ -176,15 +175,15 @@ def _left(study: Study, standings: Sequence[Standing]) -> str:
     return f"{runs} runs left to do; GPU hours: {'; '.join(parts)}"
 
 
-def _standing(study: Study, run: Run, now: float) -> Standing:
+def _standing(study: Study, run: Run, now: float, valid: set[str]) -> Standing:
     path, digest = study.record_path(run), study.digest(run)
-    found = inspect_record(path, digest)
+    found = inspect_record(path, digest, valid)
     if found == "valid":
         record = json.loads(path.read_bytes())
         ends: dict[str, State] = {"complete": "done", "diverged": "diverged", "imported": "imported"}
         return Standing(run, ends[record["status"]], record["rounds"], 0, pace=_pace(record))
     progress = _progress(checkpoint_folder(path), digest, now)
-    left = study.rounds - progress.rounds
+    left = max(0, study.rounds - progress.rounds)
     if progress.alive:
         return Standing(run, "running", progress.rounds, left, progress.rate)
     if found != "missing":
@@ -192,7 +191,7 @@ def _standing(study: Study, run: Run, now: float) -> Standing:
     if progress.rounds:
         return Standing(run, "partial", progress.rounds, left)
     shorter = imported_path(path)
-    if inspect_record(shorter, digest) == "valid":
+    if inspect_record(shorter, digest, valid) == "valid":
         return Standing(run, "partial", json.loads(shorter.read_bytes())["rounds"], left)
     return Standing(run, "missing", 0, left)
 
@@ -215,23 +214,32 @@ class Progress:
 def _progress(folder: Path, digest: str, now: float) -> Progress:
     """Reads the names, times and heads of a checkpoint's states; those of other settings do not count."""
     states: list[tuple[int, float]] = []
-    for path in sorted(folder.glob("*/state-*.safetensors")):
+    for path in folder.glob("*/state-*.safetensors"):
+        named = _STATE.fullmatch(path.name)
         try:
-            with safe_open(path, framework="numpy") as file:
-                identity = json.loads(file.metadata()["identity"])
-            if identity["digest"] == digest:
-                states.append((int(path.stem.removeprefix("state-")), path.stat().st_mtime))
-        except (SafetensorError, FileNotFoundError):
-            # Damaged, so the run would go on from another; or replaced by a newer one in this moment.
-            continue
+            if named and _digest_of_state(path) == digest:
+                states.append((int(named[1]), path.stat().st_mtime))
+        except FileNotFoundError:
+            continue  # A newer one took its place in this moment.
     here = _held_here(folder / "lock")
     if not states:
         return Progress(alive=bool(here))
+    states.sort()
     (earlier, before), (rounds, latest) = states[0], states[-1]
     interval = latest - before
     rate = (rounds - earlier) / interval if interval > 0 else None
     recent = now - latest < max(ALIVE_SECONDS, ALIVE_INTERVALS * interval)
     return Progress(rounds, rate, recent if here is None else here)
+
+
+def _digest_of_state(path: Path) -> str | None:
+    """The digest of the settings that a state was made with; None where it is damaged, so that it will not be used."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            digest = json.loads((file.metadata() or {})["identity"])["digest"]
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return str(digest)
 
 
 def _held_here(lock: Path) -> bool | None:
@@ -240,68 +248,29 @@ def _held_here(lock: Path) -> bool | None:
     The lock itself is not tried: whoever tries it holds it for a moment, and a job that begins then would fail.
     """
     try:
-        holder = _HOLDER.match(lock.read_text(encoding="utf-8"))
+        holder = _HOLDER.match(lock.read_text(encoding="utf-8", errors="replace"))
+        written = lock.stat().st_mtime
     except FileNotFoundError:
         return None
     if holder is None or holder[2] != socket.gethostname():
         return None
     try:
         os.kill(int(holder[1]), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    # The number may have gone to another process since, which then began after the lock was written.
+    began = _began(int(holder[1]))
+    return began is None or began < written + CLOCKS_APART
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a record can be believed.
-
-    Attributes:
-        path: The record.
-        state: Whether it can.
-        remark: What is wrong with it or particular about it.
-    """
-
-    path: Path
-    state: Literal["valid", "stale", "corrupt", "other code"]
-    remark: str = ""
-
-
-def check_records(study: Study) -> list[Verdict]:
-    """Reads every record in the results folder whole, with its transcripts, and tells what it is worth."""
-    paths = sorted(Path(study.results).glob("*/*/*/*.json"))
-    return [_verdict(study, path) for path in paths]
-
-
-def _verdict(study: Study, path: Path) -> Verdict:
-    seed, model, task, name = path.parts[-4:]
-    condition = name.partition(".")[0]
-    if not (seed.isdecimal() and model in study.models and task in study.tasks and condition in CONDITIONS):
-        whole = inspect_record(path, "") != "corrupt"
-        return Verdict(path, "stale" if whole else "corrupt", "of no run of this config")
-    digest = study.digest(Run(int(seed), model, task, condition))
-    if inspect_record(path, digest) == "stale":
-        return Verdict(path, "stale", "made with other settings")
+def _began(process: int) -> float | None:
+    """When a process began, in seconds since the epoch; None where the system does not tell."""
     try:
-        record = read_record(path, digest)
-    except RecordError as error:
-        return Verdict(path, "corrupt", str(error).removeprefix(f"{path}: "))
-    for file, sha256 in record["transcripts"].items():
-        transcript = path.with_name(file)
-        if transcript.exists() and sha256_of(transcript) != sha256:
-            return Verdict(path, "corrupt", f"its transcript {file} was edited; run it again")
-    missing = [file for file in record["transcripts"] if not path.with_name(file).exists()]
-    remark = f"without its transcript {', '.join(missing)}" if missing else ""
-    if "imported" in record:
-        return Verdict(path, "valid", f"imported from {record['imported']['source']}")
-    return Verdict(path, "valid" if record["provenance"]["code"] == code_digest() else "other code", remark)
-
-
-def check_text(verdicts: Sequence[Verdict]) -> str:
-    """The verdicts, a line each, and their number of each kind."""
-    lines = [f"{verdict.state:<10}  {verdict.path}  {verdict.remark}".rstrip() for verdict in verdicts]
-    counts = Counter[str](verdict.state for verdict in verdicts)
-    kinds = ("valid", "other code", "stale", "corrupt")
-    return "\n".join([*lines, f"{len(verdicts)} records: " + ", ".join(f"{counts[kind]} {kind}" for kind in kinds)])
+        # The fields after the program's name, which may hold anything, begin with the third.
+        ticks = int(Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
+        up = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, IndexError, ValueError):
+        return None
+    return time.time() - up + ticks / os.sysconf("SC_CLK_TCK")

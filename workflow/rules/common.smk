@@ -60,6 +60,8 @@ if workflow.is_main_process:
     except WriteError as error:
         sys.exit(str(error))
     logger.info(scheduling.summary(STATES))
+    for cell in scheduling.mixed_cells(STUDY, STATES):
+        logger.warning(cell)
 
 
 def any_of(names):

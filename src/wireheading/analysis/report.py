@@ -10,6 +10,7 @@ import pandas as pd
 from wireheading.analysis.costs import costs
 from wireheading.analysis.estimates import calibration, definitions, write_estimates
 from wireheading.analysis.pages.overview import overview
+from wireheading.analysis.tables import write_csv
 from wireheading.analysis.verdict import cells, contrasts_table, judge, pooled
 from wireheading.files import code_digest, replacing
 from wireheading.study.config import Study
@@ -43,8 +44,7 @@ def write_analysis(
         (analysis.definitions, both),
         (analysis.costs, spent),
     ):
-        with replacing(path) as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv(path, table)
     page = overview(study, verdicts, models, calibrated, both, records, spent, code_digest())
     for path, text in ((analysis.overview, page), (analysis.thresholds, study.analysis.text())):
         with replacing(path) as temporary:

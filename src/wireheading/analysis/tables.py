@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wireheading.files import replacing
+from wireheading.records.cells import differing_inputs
 from wireheading.records.record import ITEM_ARRAYS, ROUND_ARRAYS, RecordError, checkpoint_folder, read_record
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import Tables
@@ -85,7 +87,7 @@ PROVENANCE = (
     "batch", "chunk", "slots", "threads",
 )  # fmt: skip
 
-CENSUS = (*KEYS, "state", "rounds", "problem", *(f"timed_{name}" for name in TIMING), *PROVENANCE)
+CENSUS = (*KEYS, "state", "rounds", "problem", "cell_problem", *(f"timed_{name}" for name in TIMING), *PROVENANCE)
 """Columns of the table of records, which has a row for every run of the study. `state` is the status of a record that
 is believed, else `missing` or `unusable`; `problem` says why, or what diverged."""
 
@@ -102,6 +104,7 @@ def write_tables(study: Study, tables: Tables, report: Callable[[str], None]) ->
     """
     runs: list[dict[str, Any]] = []
     census: list[dict[str, Any]] = []
+    inputs: dict[Run, dict[str, str]] = {}
     with (
         replacing(tables.rounds) as rounds_file,
         replacing(tables.heldout) as heldout_file,
@@ -120,15 +123,30 @@ def write_tables(study: Study, tables: Tables, report: Callable[[str], None]) ->
             rounds_writer.write_table(_rounds_of(run, record))
             heldout_writer.write_table(_heldout_of(run, record))
             runs.append(_summary_of(run, record))
+            inputs[run] = record["inputs"]
             census.append(_census_of(run, record))
             # The run is safe now; with its checkpoint left, a record deleted later would not really be run again.
             if (checkpoint := checkpoint_folder(path)).exists():
                 shutil.rmtree(checkpoint)
+    mixed = differing_inputs(inputs)
+    for row in census:
+        row["cell_problem"] = mixed.get((row["model"], row["task"]))
+    for (model, task), problem in mixed.items():
+        report(f"{model}/{task}: {problem}")
     with replacing(tables.runs) as temporary:
         pd.DataFrame(runs, columns=_columns()).to_parquet(temporary, index=False)
-    with replacing(tables.records) as temporary:
-        pd.DataFrame(census, columns=list(CENSUS)).to_csv(temporary, index=False)
+    write_csv(tables.records, pd.DataFrame(census, columns=list(CENSUS)))
     report(f"{len(runs)} of {len(study.runs())} records are in the tables")
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Writes a table as CSV, with an apostrophe before every text that a spreadsheet would run as a formula."""
+    with replacing(path) as temporary:
+        frame.map(_inert).to_csv(temporary, index=False)
+
+
+def _inert(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def edges(values: Sequence[float | None]) -> tuple[float, float]:

@@ -62,6 +62,7 @@ ITEM_ARRAYS = {
 
 _HEAD = re.compile(rb'\{"digest": "([0-9a-f]{64})",\n"version": (\d+),\n')
 _TAIL = re.compile(rb'"sha256": "([0-9a-f]{64})"\}\}\n')
+_INPUTS = re.compile(rb'\n"inputs": ([^\n]*),\n')
 _HALF = re.compile(r"\\u[dD]")  # may be half of a character, which no file can hold
 _TAIL_LENGTH = len(b'"sha256": ""}}\n') + 64
 
@@ -157,6 +158,16 @@ def read_record(path: Path, digest: str) -> dict[str, Any]:
         raise RecordError(f"{path}: no such record; run it", "missing") from None
     _seal(path, data, digest)
     return _content(path, data)
+
+
+def recorded_inputs(path: Path) -> dict[str, str]:
+    """What a valid record states of its inputs, without reading the rest; nothing where it is gone."""
+    try:
+        line = _INPUTS.search(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    inputs: dict[str, str] = json.loads(line[1]) if line else {}
+    return inputs
 
 
 def make_record(

@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from wireheading.analysis.tables import write_csv
 from wireheading.files import replacing
 
 mpl.use("Agg")
@@ -48,5 +49,4 @@ def save(figure: Figure, data: pd.DataFrame, path: Path) -> None:
     """Writes a figure as SVG, and what it shows as CSV beside it."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="svg", bbox_inches="tight", metadata={"Date": None})
-    with replacing(path.with_suffix(".csv")) as temporary:
-        data.to_csv(temporary, index=False)
+    write_csv(path.with_suffix(".csv"), data)
