@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from wireheading.policy.allowed import blocked_tokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.lora import TARGETS
 from wireheading.policy.session import Sampled, draw
@@ -31,6 +32,7 @@ class OneRun:
         self.chat = chat
         self.config = config = study.optimizer
         self.temperature = study.temperature
+        self.blocked = blocked_tokens(chat, model.config.vocab_size, model.device)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
@@ -83,7 +85,8 @@ class TokenByToken(OneRun):
         values: list[float] = []
         for uniform in draws:
             logits = self.model(input_ids=fed, past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits
-            token, logprob, _ = draw(logits[:, -1].float(), torch.tensor([uniform], device=device), self.temperature)
+            draws_at = torch.tensor([uniform], device=device)
+            token, logprob, _ = draw(logits[:, -1].float(), draws_at, self.temperature, self.blocked)
             self.kept.append(logprob[0])
             tokens.append(int(token))
             values.append(float(logprob))
@@ -119,10 +122,11 @@ class Generate(OneRun):
         keep = torch.tensor(positions, device=device)
         ids = torch.tensor([tokens], device=device)
         logits = self.model(input_ids=ids[:, :-1], use_cache=False, logits_to_keep=keep - 1).logits[0].float()
-        return torch.log_softmax(logits / self.temperature, dim=-1).gather(1, ids[0, keep].unsqueeze(1)).squeeze(1)
+        logits = (logits / self.temperature).masked_fill(self.blocked, -torch.inf)
+        return torch.log_softmax(logits, dim=-1).gather(1, ids[0, keep].unsqueeze(1)).squeeze(1)
 
     def _generate(self, draws: np.ndarray) -> Sampled:
-        drawing = _Drawing(draws, len(self.said), self.temperature)
+        drawing = _Drawing(draws, len(self.said), self.temperature, self.blocked)
         ids = torch.tensor([self.said], device=self.model.device)
         with torch.no_grad():
             whole = self.model.generate(
@@ -142,12 +146,12 @@ class Generate(OneRun):
 class _Drawing(LogitsProcessor):
     """Makes `generate` take the token that the run's own random number draws."""
 
-    def __init__(self, draws: np.ndarray, start: int, temperature: float):
-        self.draws, self.start, self.temperature = draws, start, temperature
+    def __init__(self, draws: np.ndarray, start: int, temperature: float, blocked: Tensor):
+        self.draws, self.start, self.temperature, self.blocked = draws, start, temperature, blocked
         self.values: list[float] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         uniform = torch.tensor([self.draws[input_ids.shape[1] - self.start]], device=scores.device)
-        token, logprob, _ = draw(scores.float(), uniform, self.temperature)
+        token, logprob, _ = draw(scores.float(), uniform, self.temperature, self.blocked)
         self.values.append(float(logprob))
         return torch.full_like(scores, -torch.inf).scatter_(1, token.unsqueeze(1), 0.0)

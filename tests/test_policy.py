@@ -6,8 +6,11 @@ import numpy as np
 import peft
 import pytest
 import torch
+from families import PLAIN, family_generation, family_tokenizer
 from toys import toy_chat, toy_model
 
+from wireheading.policy.allowed import blocked_tokens
+from wireheading.policy.chat import Chat
 from wireheading.policy.policy import Policy
 from wireheading.policy.session import draw
 from wireheading.policy.update import Turn, Width, lay_out, sampled_columns, teacher_forced
@@ -44,6 +47,12 @@ def some_turns(rng: np.random.Generator, trained: tuple[bool, bool] = (True, Tru
     )
 
 
+def allowed_logprobs(logits: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of a toy's tokens at the tests' temperature, without its special ones but the stop token."""
+    special = torch.tensor([token for token in toy_chat().special_tokens.values() if token != 3])
+    return torch.log_softmax((logits / 0.8).index_fill(-1, special, -torch.inf), dim=-1)
+
+
 def stir(policy: Policy, seed: int = 0) -> None:
     """Gives every slot an adapter that does something."""
     torch.manual_seed(seed)
@@ -71,7 +80,7 @@ def test_cached_sampling_and_the_update_see_the_same_policy_as_a_plain_forward_p
         whole = torch.tensor([[token for turn in turns for token in turn.context + turn.sampled]])
         policy.adapters.select(range(slot, slot + 1))
         # Neither padding nor a cache nor a mask of ours.
-        plain = torch.log_softmax(policy.model(whole, use_cache=False).logits[0].double() / 0.8, dim=-1)
+        plain = allowed_logprobs(policy.model(whole, use_cache=False).logits[0])
         positions: list[int] = []
         at = 0
         for turn in turns:
@@ -82,7 +91,7 @@ def test_cached_sampling_and_the_update_see_the_same_policy_as_a_plain_forward_p
         sampled = torch.tensor(responses[slot].logprobs + grades[slot].logprobs, dtype=torch.float64)
         assert torch.allclose(sampled, expected, rtol=0, atol=1e-9)
         batch, columns = lay_out([turns], WIDTHS, 0), sampled_columns(WIDTHS)
-        forced = teacher_forced(policy.model, batch, columns, 0.8)[0]
+        forced = teacher_forced(policy.model, batch, columns, 0.8, policy.blocked)[0]
         assert torch.allclose(forced[batch.filled[0, columns]], expected, rtol=0, atol=1e-9)
 
 
@@ -110,8 +119,8 @@ def test_one_run_is_peft_and_torch_adamw(tmp_path: Path, trained: tuple[bool, bo
             at += len(turn.context)
             positions += range(at, at + len(turn.sampled))
             at += len(turn.sampled)
-        logits = oracle(torch.tensor([tokens])).logits[0] / 0.8
-        logprobs = torch.log_softmax(logits, dim=-1)[[p - 1 for p in positions], [tokens[p] for p in positions]]
+        allowed = allowed_logprobs(oracle(torch.tensor([tokens])).logits[0])
+        logprobs = allowed[[p - 1 for p in positions], [tokens[p] for p in positions]]
         credited = [turn.trained for turn in rows[slot] for _ in turn.sampled]
         loss = -advantages[slot] * logprobs[credited].mean()
         optimizer.zero_grad()
@@ -214,10 +223,43 @@ def test_a_restored_slot_goes_on_as_if_nothing_had_happened() -> None:
 def test_drawing_inverts_the_cumulative_distribution() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.0, 0.25, 0.25]], dtype=torch.float64))
     values = torch.tensor([0.0, 0.4999, 0.5, 0.7499, 0.75, 0.999999], dtype=torch.float64)
-    tokens, logprobs, finite = draw(logits.expand(6, 4), values, 1.0)
+    none = torch.zeros((1, 4), dtype=torch.bool)
+    tokens, logprobs, finite = draw(logits.expand(6, 4), values, 1.0, none)
     assert tokens.tolist() == [0, 0, 2, 2, 3, 3]
     assert torch.allclose(logprobs.exp(), torch.tensor([0.5, 0.5, 0.25, 0.25, 0.25, 0.25], dtype=torch.float64))
     assert not finite.any(), "a logit of minus infinity is not a finite one"
+
+
+def test_special_tokens_are_never_sampled_nor_part_of_the_distribution() -> None:
+    logits = torch.tensor([[5.0, 1.0, 9.0, 2.0]], dtype=torch.float64)
+    blocked = torch.tensor([[False, False, True, True]])
+    values = torch.linspace(0, 1, 1001, dtype=torch.float64)[:-1]
+    tokens, logprobs, finite = draw(logits.expand(1000, 4), values, 1.0, blocked)
+    assert set(tokens.tolist()) == {0, 1}
+    assert logprobs[0].item() == pytest.approx(-np.log1p(np.exp(-4.0)))
+    assert finite.all(), "what is blocked is finite all the same"
+    assert draw(logits, None, 1.0, blocked)[0].tolist() == [0]
+
+    policy = make_policy(2)
+    # A model that would say nothing but the opening of a turn.
+    policy.model.lm_head = torch.nn.Linear(32, len(policy.chat.tokenizer), dtype=torch.float64)
+    policy.model.lm_head.bias.data.zero_()[1] = 50.0
+    talk = policy.converse(2, 24)
+    said = policy.sample(talk, range(2), [(5,), (9, 9)], 4, [np.random.default_rng(5).random(20)] * 2, 20)
+    talk.restart()
+    talk.listen([(5,), (9, 9)], 4)
+    for sample in [*said, *talk.speak(None, 20, 0.8)]:
+        assert not {*sample.tokens} & ({*policy.chat.special_tokens.values()} - policy.chat.stop_tokens)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "qwen3"])
+def test_what_may_be_sampled_is_text_and_stop_tokens(family: str) -> None:
+    chat = Chat(family_tokenizer(family), family_generation(family))
+    size = len(chat.tokenizer)
+    # Three logits more than there are tokens.
+    allowed = (~blocked_tokens(chat, size + 3, torch.device("cpu"))[0]).nonzero().squeeze(1).tolist()
+    assert set(allowed) == set(range(size)) - set(chat.special_tokens.values()) | chat.stop_tokens
+    assert {chat.tokenizer.convert_tokens_to_ids(text) for text in PLAIN.get(family, [])} <= set(allowed)
 
 
 def test_sampling_ends_at_stop_tokens_and_at_the_limit() -> None:
@@ -263,7 +305,7 @@ def test_scores_of_texts_are_products_of_their_tokens_probabilities(family: str)
         policy.adapters.select(range(slot, slot + 1))
         for text, score in zip(texts, scores[slot].tolist(), strict=True):
             logits = policy.model(torch.tensor([context + text]), use_cache=False).logits[0]
-            probabilities = torch.softmax(logits / 0.8, dim=-1)[len(context) - 1 :]
+            probabilities = allowed_logprobs(logits).exp()[len(context) - 1 :]
             expected = probabilities[len(text), sorted(policy.chat.stop_tokens)].sum()
             for place, token in enumerate(text):
                 expected = expected * probabilities[place, token]

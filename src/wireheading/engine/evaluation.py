@@ -76,6 +76,7 @@ def open_conversation(study: Study, task_name: str, policy: Policy, slots: range
         policy.chat,
         len(slots) * study.engine.evaluation_batch,
         answered + grading,
+        policy.blocked,
         lambda: policy.adapters.selected,
     )
 

@@ -280,6 +280,13 @@ class _Characters:
     name_or_path = "trace"
     eos_token_id = 0
     pad_token_id = 0
+    all_special_ids: Sequence[int] = ()
+    added_tokens_decoder: Mapping[int, object] = {}
+
+    def get_vocab(self) -> dict[str, int]:
+        return {}
+
+    get_added_vocab = get_vocab
 
     def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
         return {"input_ids": [1] * len(text)}
@@ -430,10 +437,13 @@ def _listen(
         talk.listen([(1,) * width] * len(talk.tokens), width)
         assert talk.logits is not None
         uniform = torch.zeros(len(talk.tokens), dtype=torch.float64, device=talk.logits.device)
-        draw(talk.logits, uniform, policy.temperature)
+        draw(talk.logits, uniform, policy.temperature, policy.blocked)
     if grades:
         talk.score(grades, policy.temperature)
 
 
 def _update(policy: Policy, slots: range, widths: Sequence[Width]) -> None:
-    Chunk(policy.model, policy.adapters, slots, widths, policy.chat.pad_token, policy.temperature).accumulate()
+    chunk = Chunk(
+        policy.model, policy.adapters, slots, widths, policy.chat.pad_token, policy.temperature, policy.blocked
+    )
+    chunk.accumulate()

@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from wireheading.policy.activation_checkpointing import checkpoint_activations
+from wireheading.policy.allowed import blocked_tokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.graphs import Graphs
 from wireheading.policy.lora import Adapters
@@ -59,6 +60,7 @@ class Policy:
         self.chunk = chunk
         self.optimizer = optimizer
         self.temperature = temperature
+        self.blocked = blocked_tokens(chat, model.config.vocab_size, model.device)
         self._conversations: dict[tuple[int, int], Conversation] = {}
         self._chunks: dict[tuple[range, tuple[Width, ...]], Chunk] = {}
         self._graphs = Graphs(model.device)
@@ -74,7 +76,9 @@ class Policy:
         """
         conversation = self._conversations.get((rows, columns))
         if conversation is None:
-            conversation = Conversation(self.model, self.chat, rows, columns, lambda: self.adapters.selected)
+            conversation = Conversation(
+                self.model, self.chat, rows, columns, self.blocked, lambda: self.adapters.selected
+            )
             self._conversations[rows, columns] = conversation
         conversation.restart()
         return conversation
@@ -168,6 +172,6 @@ class Policy:
         """The slots of a chunk over columns of these widths, made when they are first asked for."""
         chunk = self._chunks.get((slots, widths))
         if chunk is None:
-            chunk = Chunk(self.model, self.adapters, slots, widths, self.chat.pad_token, self.temperature)
+            chunk = Chunk(self.model, self.adapters, slots, widths, self.chat.pad_token, self.temperature, self.blocked)
             self._chunks[slots, widths] = chunk
         return chunk

@@ -89,6 +89,7 @@ class Conversation:
         chat: Chat,
         rows: int,
         columns: int,
+        blocked: Tensor,
         selection: Callable[[], Hashable] = lambda: None,
     ):
         """Makes room.
@@ -98,10 +99,12 @@ class Conversation:
             chat: Its language of turns.
             rows: Number of conversations.
             columns: Most columns that each of them takes.
+            blocked: Which tokens are never sampled, `[1, vocabulary]`.
             selection: Tells which adapters are in the model, by a value that is equal where their tensors are the same.
         """
         self.model = model
         self.chat = chat
+        self.blocked = blocked
         self.selection = selection
         # A GPU multiplies fastest where rows of scores begin at multiples of 16 bytes.
         columns = -(-columns // 8) * 8
@@ -198,7 +201,7 @@ class Conversation:
         tokens = torch.tensor([node[-1] for node in nodes], device=self.device).expand(rows, -1)
         keys = torch.cat([positions_of(past), queries], dim=1)
         logits = torch.cat([self.logits[:, None], self._feed(column, tokens, queries, keys, visible, keep=0)], dim=1)
-        logprobs = torch.log_softmax(logits / temperature, dim=-1).double()
+        logprobs = torch.log_softmax((logits / temperature).masked_fill_(self.blocked, -torch.inf), dim=-1).double()
         # Place 0 is what was listened to; the node at place p of the tree is at p + 1.
         totals = []
         for text in texts:
@@ -288,7 +291,7 @@ class Conversation:
     def _draw(self, logits: Tensor, greedy: bool, temperature: float) -> None:
         """Draws the token of the column `at` in every row and notes which rows have ended."""
         uniform = None if greedy else self.uniform.index_select(1, self.at).squeeze(1)
-        token, logprob, good = draw(logits, uniform, temperature)
+        token, logprob, good = draw(logits, uniform, temperature, self.blocked)
         self.tokens.index_copy_(1, self.at, token.unsqueeze(1))
         self.chosen.index_copy_(1, self.at, logprob.double().unsqueeze(1))
         self.filled.index_copy_(1, self.at, self.alive.unsqueeze(1))
@@ -337,19 +340,21 @@ def _padded(draws: Sequence[np.ndarray], limit: int) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def draw(logits: Tensor, uniform: Tensor | None, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+def draw(logits: Tensor, uniform: Tensor | None, temperature: float, blocked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Draws a token of each row by inverting its cumulative distribution.
 
     Args:
         logits: `[rows, vocabulary]`.
         uniform: A value in [0, 1) for each row: `[rows]`, float64. None takes the likeliest token.
         temperature: Divides the logits.
+        blocked: Which tokens have no part in the distribution, `[rows or 1, vocabulary]`.
 
     Returns:
         Tokens, their log-probabilities, and whether all logits were finite: `[rows]` each.
     """
-    logprobs = torch.log_softmax(logits / temperature, dim=-1)
-    token = logits.argmax(dim=-1) if uniform is None else _invert(logprobs, uniform)
+    allowed = (logits / temperature).masked_fill_(blocked, -torch.inf)
+    logprobs = torch.log_softmax(allowed, dim=-1)
+    token = allowed.argmax(dim=-1) if uniform is None else _invert(logprobs, uniform)
     # A sum is finite if all of its parts are, and summed up faster in two steps.
     good = torch.isfinite(logits.view(len(logits), -1, _block(logits.shape[-1])).sum(dim=-1).sum(dim=-1))
     return token, logprobs.gather(-1, token.unsqueeze(-1)).squeeze(-1), good
@@ -369,7 +374,9 @@ def _invert(logprobs: Tensor, uniform: Tensor) -> Tensor:
     block = torch.searchsorted(ends, target, right=True).clamp(max=vocabulary // size - 1)
     before = nn.functional.pad(ends, (1, 0)).gather(1, block)
     within = blocks.gather(1, block.unsqueeze(-1).expand(-1, 1, size)).squeeze(1).cumsum(dim=-1)
-    place = torch.searchsorted(within, target - before, right=True)
+    # Rounding must not reach past the block's last token that can be drawn.
+    rest = torch.minimum(target - before, within[:, -1:] * (1 - torch.finfo(within.dtype).eps))
+    place = torch.searchsorted(within, rest, right=True)
     return (block * size + place).squeeze(-1).clamp(max=vocabulary - 1)
 
 

@@ -98,7 +98,9 @@ def sampled_columns(widths: Sequence[Width]) -> Tensor:
     return torch.tensor(columns)
 
 
-def teacher_forced(model: PreTrainedModel, batch: Batch, sampled: Tensor, temperature: float) -> Tensor:
+def teacher_forced(
+    model: PreTrainedModel, batch: Batch, sampled: Tensor, temperature: float, blocked: Tensor
+) -> Tensor:
     """Log-probabilities of sampled tokens in one forward pass over whole conversations.
 
     Args:
@@ -106,9 +108,10 @@ def teacher_forced(model: PreTrainedModel, batch: Batch, sampled: Tensor, temper
         batch: The conversations.
         sampled: The columns of sampled tokens.
         temperature: Divides the logits.
+        blocked: Which tokens have no part in the distribution, `[1, vocabulary]`.
 
     Returns:
-        `[rows, sampled columns]`; where a row has no token they mean nothing.
+        `[rows, sampled columns]`; where a row has no token they mean nothing, and may be infinite.
     """
     # Nothing follows the last column, so it is not fed.
     columns = batch.tokens.shape[1] - 1
@@ -121,6 +124,7 @@ def teacher_forced(model: PreTrainedModel, batch: Batch, sampled: Tensor, temper
         logits_to_keep=sampled - 1,
     ).logits
     logits = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
+    logits = logits.masked_fill_(blocked, -torch.inf)
     tokens = batch.tokens[:, sampled].unsqueeze(-1)
     return torch.log_softmax(logits, dim=-1).gather(-1, tokens).squeeze(-1)
 
@@ -144,6 +148,7 @@ class Chunk:
         widths: Sequence[Width],
         pad: int,
         temperature: float,
+        blocked: Tensor,
     ):
         """Makes room.
 
@@ -154,7 +159,9 @@ class Chunk:
             widths: The fixed columns of each turn.
             pad: Token that fills the holes.
             temperature: Divides the logits.
+            blocked: Which tokens are never sampled, `[1, vocabulary]`.
         """
+        self.blocked = blocked
         self.model, self.adapters = model, adapters
         self.slots, self.widths = slots, widths
         self.pad, self.temperature = pad, temperature
@@ -186,8 +193,8 @@ class Chunk:
         tokens.
         """
         self.adapters.select(self.slots, trained=True)
-        logprobs = teacher_forced(self.model, self.batch, self.columns, self.temperature)
-        losses = (logprobs * self.batch.trained[:, self.columns]).sum(dim=1) * self.weights
+        logprobs = teacher_forced(self.model, self.batch, self.columns, self.temperature, self.blocked)
+        losses = logprobs.where(self.batch.trained[:, self.columns], 0.0).sum(dim=1) * self.weights
         losses.sum().backward()
         self.logprobs.copy_(logprobs.detach())
         self.losses.copy_(losses.detach())
