@@ -14,8 +14,9 @@ from test_records import reseal
 from wireheading import scheduling
 from wireheading.analysis.report import write_analysis
 from wireheading.analysis.tables import write_tables
+from wireheading.errors import ConfigError
 from wireheading.records import record
-from wireheading.records.record import write_record
+from wireheading.records.record import State, inspect_record, write_record
 from wireheading.study.config import Run, Study, load_study
 from wireheading.study.paths import Analysis, Tables
 
@@ -32,6 +33,10 @@ def study_in(folder: Path, **changes: Any) -> Study:
 def write_all(study: Study) -> None:
     for run in study.runs():
         write_record(study.record_path(run), own_record(study, run))
+
+
+def states_of(study: Study) -> dict[Run, State]:
+    return scheduling.RecordStates(study).of(study.runs())
 
 
 def test_runs_that_are_named_as_targets_are_the_ones_asked_for(tmp_path: Path) -> None:
@@ -54,6 +59,29 @@ def test_a_path_with_a_detour_names_the_same_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("{results}/7/tiny/sentiment/honest.json", "its seeds are 42, 123, 456, 789"),
+        ("{results}/42/llama/sentiment/honest.json", "its models are tiny; .*--profile"),
+        ("{results}/42/tiny/chess/honest.json", "its tasks are sentiment, arithmetic, summarization"),
+        ("{results}/42/tiny/sentiment/frozen.json", "its conditions are control, selfgrade, honest, decoupled"),
+        ("other/42/tiny/sentiment/honest.json", "its records lie in {results}; name it {results}/42/tiny/"),
+    ],
+)
+def test_a_target_that_is_no_run_is_told_with_what_there_is(tmp_path: Path, target: str, told: str) -> None:
+    study = study_in(tmp_path)
+    with pytest.raises(ConfigError, match=told.format(results=study.results)):
+        scheduling.requested_runs(study, ["-n", target.format(results=study.results)])
+
+
+@pytest.mark.parametrize("folder", ["file", "file/deeper"])
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"^config: results = .*/file is a file; name a folder$"):
+        scheduling.check_folders(study_in(tmp_path / folder))
+
+
+@pytest.mark.parametrize(
     ("lockstep", "jobs", "outputs"),
     [([], 48, 1), (["task", "condition"], 4, 12), (["seed", "task", "condition"], 1, 48)],
 )
@@ -62,9 +90,30 @@ def test_lockstep_axes_divide_the_runs_into_jobs(tmp_path: Path, lockstep: list[
     runs = study.runs()
     patterns = scheduling.job_outputs(study, runs)
     assert len(patterns) == outputs
-    together = {tuple(scheduling.job_runs(study, runs, {k: str(v) for k, v in run._asdict().items()})) for run in runs}
+    together = scheduling.job_runs(study, runs)
     assert len(together) == jobs
-    assert sorted(run for job in together for run in job) == sorted(runs)
+    assert sorted(run for job in together.values() for run in job) == sorted(runs)
+    for key, members in together.items():
+        for run in members:
+            assert scheduling.job_key(study, {axis: str(value) for axis, value in run._asdict().items()}) == key
+
+
+def test_a_job_looks_at_its_own_records_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each job's process parses the workflow, so looking at all records would take the square of the study."""
+    study = study_in(tmp_path, engine={"lockstep": ["task", "condition"]})
+    write_all(study)
+    looked_at: list[Path] = []
+
+    def looking(path: Path, *rest: Any) -> State:
+        looked_at.append(path)
+        return inspect_record(path, *rest)
+
+    monkeypatch.setattr(scheduling, "inspect_record", looking)
+    states = scheduling.RecordStates(study)
+    for _ in range(2):
+        for run in scheduling.job_runs(study, study.runs())["42", "tiny"]:
+            assert states[run] == "valid"
+    assert looked_at == [study.record_path(run) for run in study.runs() if run.seed == 42]
 
 
 def test_states_and_markers_follow_the_records(tmp_path: Path) -> None:
@@ -75,7 +124,7 @@ def test_states_and_markers_follow_the_records(tmp_path: Path) -> None:
     study.record_path(missing).unlink()
     path = study.record_path(corrupt)
     path.write_bytes(path.read_bytes()[:100])
-    states = scheduling.record_states(study, runs)
+    states = states_of(study)
     assert [run for run in runs if states[run] != "valid"] == [missing, corrupt]
     assert (states[missing], states[corrupt]) == ("missing", "corrupt")
 
@@ -85,7 +134,7 @@ def test_states_and_markers_follow_the_records(tmp_path: Path) -> None:
     assert marker.stat().st_mtime > path.stat().st_mtime
 
     write_all(study)
-    scheduling.mark_for_redoing(study, scheduling.record_states(study, runs))
+    scheduling.mark_for_redoing(study, states_of(study))
     assert [*(tmp_path / ".redo").iterdir()] == []
 
 
@@ -93,19 +142,19 @@ def test_contents_that_were_judged_are_not_judged_again(tmp_path: Path, monkeypa
     study = study_in(tmp_path)
     write_all(study)
     runs = study.runs()
-    assert set(scheduling.record_states(study, runs).values()) == {"valid"}
+    assert set(states_of(study).values()) == {"valid"}
     listed = tmp_path / ".valid-records"
     whole = listed.read_bytes()
     judged = []
     monkeypatch.setattr(record, "problem_of", lambda content: judged.append(content))
-    scheduling.record_states(study, runs)
+    states_of(study)
     assert not judged
     for damaged in (whole[1:], whole[: len(whole) // 2], b"\xff" + whole[1:], b""):
         listed.write_bytes(damaged)
-        scheduling.record_states(study, runs)
+        states_of(study)
         assert judged
         judged.clear()
-    assert scheduling.record_states(study, runs) == dict.fromkeys(runs, "valid")
+    assert states_of(study) == dict.fromkeys(runs, "valid")
     assert not judged
 
 
@@ -114,7 +163,7 @@ def test_a_record_whose_checksum_was_made_to_fit_is_redone(tmp_path: Path) -> No
     write_all(study)
     run = study.runs()[0]
     reseal(study.record_path(run), b'"avg_reward": 0.5', b'"avg_reward": 0.7')
-    states = scheduling.record_states(study, study.runs())
+    states = states_of(study)
     assert [one for one in states if states[one] != "valid"] == [run]
     assert states[run] == "corrupt"
 
@@ -130,7 +179,7 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def markers(study: Study) -> list[str]:
-    states = scheduling.record_states(study, study.runs())
+    states = states_of(study)
     scheduling.mark_for_redoing(study, states)
     return sorted(path.name for path in Path(study.results, ".redo").glob("*"))
 
@@ -164,11 +213,11 @@ def test_derived_files_that_are_damaged_are_made_again(analysed: Study, damage: 
 def test_a_changed_setting_makes_the_runs_that_it_affects_stale_and_no_others(tmp_path: Path) -> None:
     write_all(study_in(tmp_path))
     other = study_in(tmp_path, tasks__sentiment__prompt="{text}")
-    states = scheduling.record_states(other, other.runs())
+    states = states_of(other)
     assert {run.task for run, state in states.items() if state == "stale"} == {"sentiment"}
     assert {run.task for run, state in states.items() if state == "valid"} == {"arithmetic", "summarization"}
     grown = study_in(tmp_path, seeds=[42, 123, 456, 789, 1])
-    states = scheduling.record_states(grown, grown.runs())
+    states = states_of(grown)
     assert {run.seed for run, state in states.items() if state == "missing"} == {1}
     assert set(states.values()) == {"valid", "missing"}
 
@@ -190,7 +239,7 @@ def test_results_depend_on_hyper_parameters_and_not_on_how_they_are_computed(
 ) -> None:
     write_all(study_in(tmp_path))
     other = study_in(tmp_path, **changes)
-    assert set(scheduling.record_states(other, other.runs()).values()) == {state}
+    assert set(states_of(other).values()) == {state}
 
 
 def test_the_summary_counts_states_and_names_what_is_to_be_done() -> None:

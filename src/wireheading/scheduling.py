@@ -11,11 +11,13 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from wireheading.errors import ConfigError
 from wireheading.files import writing
 from wireheading.records.cells import differing_inputs
 from wireheading.records.known import known_valid, remember_valid
@@ -25,6 +27,8 @@ from wireheading.study.paths import Analysis, Tables
 
 TARGETS = "WIREHEADING_TARGETS"
 """Environment variable that tells Snakemake's job processes which records were named on the command line."""
+
+_RECORD = re.compile(r"(?:.*/)?(\d+)/([^/]+)/([^/]+)/([^/.]+)\.json")
 
 
 def record_pattern(study: Study) -> str:
@@ -36,10 +40,17 @@ def requested_runs(study: Study, targets: Iterable[str]) -> list[Run]:
     """The runs whose records are targets; all runs where no record is named.
 
     A job's processes parse the workflow anew, with other targets: they take the first process's from the environment.
+
+    Raises:
+        ConfigError: A target is written as a record's path, but no run of the study has that record.
     """
     named = os.environ.get(TARGETS, "").split() or list(targets)
+    paths = {os.path.normpath(name) for name in named}
     runs = {str(study.record_path(run)): run for run in study.runs()}
-    chosen = [runs[path] for path in runs if path in {os.path.normpath(name) for name in named}]
+    for path in sorted(paths - runs.keys()):
+        if written := _RECORD.fullmatch(path):
+            raise ConfigError(f"{path}: is no run of this configuration: {_odd_part(study, path, written.groups())}")
+    chosen = [run for path, run in runs.items() if path in paths]
     if not chosen:
         return list(runs.values())
     os.environ[TARGETS] = " ".join(named)
@@ -53,29 +64,48 @@ def job_outputs(study: Study, runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(pattern.format(**{**_texts(run), **free}) for run in runs))
 
 
-def job_runs(study: Study, runs: Sequence[Run], wildcards: Mapping[str, str]) -> list[Run]:
-    """Those of some runs that are in the job with these wildcards, in the config's order."""
-    free = [axis for axis in AXES if axis not in study.engine.lockstep]
-    return [run for run in runs if all(_texts(run)[axis] == wildcards[axis] for axis in free)]
+def job_runs(study: Study, runs: Iterable[Run]) -> dict[tuple[str, ...], list[Run]]:
+    """The runs of each job, in the config's order, by the job's wildcards in the order of the axes."""
+    jobs: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        jobs.setdefault(job_key(study, _texts(run)), []).append(run)
+    return jobs
 
 
-def unfinished(study: Study, states: Mapping[Run, State], wildcards: Mapping[str, str]) -> list[Run]:
-    """The runs of the job with these wildcards that have no valid record."""
-    return [run for run in job_runs(study, list(states), wildcards) if states[run] != "valid"]
+def job_key(study: Study, wildcards: Mapping[str, str]) -> tuple[str, ...]:
+    """What tells a job from the others: its wildcards, which are the axes that are not in lockstep."""
+    return tuple(wildcards[axis] for axis in AXES if axis not in study.engine.lockstep)
 
 
-def record_states(study: Study, runs: Iterable[Run]) -> dict[Run, State]:
-    """What the record of each run is worth.
+class RecordStates(dict[Run, State]):
+    """What the record of each run is worth; looked at when it is first asked for.
 
-    Raises:
-        WriteError: The disk is full.
+    Snakemake parses the workflow anew for each job, which asks for its own runs alone.
     """
-    known = known_valid(Path(study.results))
-    valid = set(known)
-    states = {run: inspect_record(study.record_path(run), study.digest(run), valid) for run in runs}
-    if valid != known:
-        remember_valid(Path(study.results), valid)
-    return states
+
+    def __init__(self, study: Study):
+        super().__init__()
+        self.study = study
+        self.known = known_valid(Path(study.results))
+        self.valid = set(self.known)
+
+    def __missing__(self, run: Run) -> State:
+        path = self.study.record_path(run)
+        # Most of a new study has no records, and a digest takes longer than a look.
+        self[run] = inspect_record(path, self.study.digest(run), self.valid) if path.exists() else "missing"
+        return self[run]
+
+    def of(self, runs: Iterable[Run]) -> dict[Run, State]:
+        """Those of some runs; which records were found valid is remembered for the next look.
+
+        Raises:
+            WriteError: The disk is full.
+        """
+        states = {run: self[run] for run in runs}
+        if self.valid != self.known:
+            remember_valid(Path(self.study.results), self.valid)
+            self.known = set(self.valid)
+        return states
 
 
 def mixed_cells(study: Study, states: Mapping[Run, State]) -> list[str]:
@@ -180,6 +210,31 @@ def summary(states: Mapping[Run, State]) -> str:
     lines = ["records: " + ", ".join(f"{counts[state]} {state}" for state in ("valid", "missing", "stale", "corrupt"))]
     todo = [f"  {state}: {run}" for run, state in states.items() if state != "valid"]
     return "\n".join(lines + (todo if len(todo) < len(states) else []))
+
+
+def check_folders(study: Study) -> None:
+    """Checks that no folder of the config is a file, nor lies in one.
+
+    Raises:
+        ConfigError: Names the key and the file.
+    """
+    for key in ("results", "resources", "reports"):
+        folder = Path(getattr(study, key))
+        for path in (folder, *folder.parents):
+            if os.path.lexists(path) and not path.is_dir():
+                raise ConfigError(f"config: {key} = {str(folder)!r}: {path} is a file; name a folder")
+
+
+def _odd_part(study: Study, path: str, names: Sequence[str]) -> str:
+    """Which part of a record's path the study does not know, and what to do."""
+    known = (map(str, study.seeds), study.enabled_models, study.tasks, study.conditions)
+    for axis, name, allowed in zip(AXES, names, map(list, known), strict=True):
+        if name not in allowed:
+            return (
+                f"its {axis}s are {', '.join(allowed)}; give the config of another study with --configfile, or its "
+                "profile (profiles/demo) with --profile"
+            )
+    return f"its records lie in {study.results}; name it {study.results}/{'/'.join(path.split('/')[-4:])}"
 
 
 def _texts(run: Run) -> dict[str, str]:

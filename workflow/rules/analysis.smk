@@ -8,7 +8,7 @@
 rule aggregate:
     input:
         RECORDS,
-        redo=scheduling.tables_marker(STUDY, STATES),
+        redo=tables_marker,
     output:
         **TABLES,
     log:
@@ -112,7 +112,7 @@ rule figures:
 rule transcripts:
     input:
         RECORDS,
-        redo=scheduling.tables_marker(STUDY, STATES),
+        redo=tables_marker,
     output:
         f"{STUDY.reports}/transcripts.html",
     log:

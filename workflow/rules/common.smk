@@ -7,15 +7,22 @@ import math
 import os
 import re
 import sys
+from pathlib import Path
 
 from wireheading import scheduling
-from wireheading.study.paths import Analysis, Tables
 from wireheading.errors import ConfigError
-from wireheading.study.config import AXES, load_study
 from wireheading.files import WriteError
+from wireheading.study.config import AXES, load_study
+from wireheading.study.paths import Analysis, Tables
+from wireheading.study.reading import read_config
 
 try:
+    if workflow.is_main_process:
+        for path in workflow.overwrite_configfiles:
+            read_config(Path(path))
     STUDY = load_study(config)
+    scheduling.check_folders(STUDY)
+    RUNS = scheduling.requested_runs(STUDY, sys.argv[1:])
 except ConfigError as error:
     sys.exit(str(error))
 
@@ -33,13 +40,10 @@ JOB = (
     ".".join(f"{{{axis}}}" for axis in AXES if axis not in STUDY.engine.lockstep)
     or "all"
 )
-RUNS = scheduling.requested_runs(STUDY, sys.argv[1:])
-try:
-    STATES = scheduling.record_states(STUDY, RUNS)
-except WriteError as error:
-    sys.exit(str(error))
+STATES = scheduling.RecordStates(STUDY)
 if STUDY.partial:
     RUNS = [run for run in RUNS if STATES[run] != "missing"]
+JOBS = scheduling.job_runs(STUDY, RUNS)
 RECORDS = [str(STUDY.record_path(run)) for run in RUNS]
 TABLES = {name: str(path) for name, path in vars(Tables.of(STUDY)).items()}
 ANALYSIS = {name: str(path) for name, path in vars(Analysis.of(STUDY)).items()}
@@ -56,11 +60,12 @@ FIGURES = (
 
 if workflow.is_main_process:
     try:
-        scheduling.mark_for_redoing(STUDY, STATES)
+        states = STATES.of(RUNS)
+        scheduling.mark_for_redoing(STUDY, states)
     except WriteError as error:
         sys.exit(str(error))
-    logger.info(scheduling.summary(STATES))
-    for cell in scheduling.mixed_cells(STUDY, STATES):
+    logger.info(scheduling.summary(states))
+    for cell in scheduling.mixed_cells(STUDY, states):
         logger.warning(cell)
 
 
@@ -74,29 +79,39 @@ def job_vram(wildcards):
     return math.ceil(STUDY.models[wildcards.model].vram_gb or 0)
 
 
+def runs_of(wildcards):
+    """The runs of a job."""
+    return JOBS[scheduling.job_key(STUDY, wildcards)]
+
+
 def redo_markers(wildcards):
     """Markers of the stale and corrupt records of a job."""
     return [
         str(scheduling.redo_marker(STUDY, run, STATES[run]))
-        for run in scheduling.job_runs(STUDY, RUNS, wildcards)
+        for run in runs_of(wildcards)
         if STATES[run] in ("stale", "corrupt")
     ]
 
 
 def models_to_run(wildcards):
     """The model of a job, where a run of it is still to be done."""
-    runs = scheduling.unfinished(STUDY, STATES, wildcards)
+    runs = [run for run in runs_of(wildcards) if STATES[run] != "valid"]
     return sorted({str(STUDY.model_folder(run.model)) for run in runs})
 
 
 def data_to_run(wildcards):
     """The items of the tasks that a job has still runs of."""
-    tasks = {run.task for run in scheduling.unfinished(STUDY, STATES, wildcards)}
+    tasks = {run.task for run in runs_of(wildcards) if STATES[run] != "valid"}
     return [
         str(STUDY.items_folder(task) / f"{part}.jsonl")
         for task in sorted(tasks)
         for part in ("train", "heldout")
     ]
+
+
+def tables_marker(wildcards):
+    """The marker of tables that are of other records."""
+    return scheduling.tables_marker(STUDY, STATES.of(RUNS))
 
 
 def job_memory(wildcards, attempt):

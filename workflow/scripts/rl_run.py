@@ -9,7 +9,7 @@ from wireheading.engine.job import run_job
 from wireheading.engine.leases import own_device
 from wireheading.engine.memory import checking_memory
 from wireheading.engine.stopping import Stopped
-from wireheading.scheduling import job_runs
+from wireheading.scheduling import job_key, job_runs
 from wireheading.study.config import load_study
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     snakemake: Snakemake
 
 study = load_study(snakemake.config)
-axes = job_runs(study, study.runs(), snakemake.wildcards)
+axes = job_runs(study, study.runs())[job_key(study, snakemake.wildcards)]
 wanted = [run for run in axes if str(study.record_path(run)) in set(snakemake.output)]
 model = study.model_folder(axes[0].model)
 data = {task: study.items_folder(task) for task in study.tasks}

@@ -67,9 +67,8 @@ def check_values(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"config: {_cut(name)}: an integer of {value.bit_length()} bits; write a smaller one")
         for text in (value, *key):
             if isinstance(text, str) and ("\0" in text or not _encodable(text)):
-                raise ConfigError(
-                    f"config: {_cut(ascii(name)[1:-1])} = {_cut(ascii(value))}: holds a character that cannot be written"
-                )
+                place = f"{_cut(ascii(name)[1:-1])} = {_cut(ascii(value))}"
+                raise ConfigError(f"config: {place}: holds a character that cannot be written")
 
 
 def explain(study: type[BaseModel], error: ValidationError) -> str:
