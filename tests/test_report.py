@@ -22,7 +22,7 @@ from wireheading.analysis.tables import write_tables
 from wireheading.check import check_records
 from wireheading.records.published import import_results
 from wireheading.records.record import read_record, write_record
-from wireheading.scheduling import mixed_cells, record_states
+from wireheading.scheduling import RecordStates, mixed_cells
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import Analysis, Tables
 
@@ -267,7 +267,7 @@ def test_records_of_a_cell_that_were_made_of_different_files_are_named(tmp_path:
     records = pd.read_csv(Tables.of(study).records)
     assert set(records[records["task"] == "sentiment"]["cell_problem"]) == {problem}
     assert records[records["task"] != "sentiment"]["cell_problem"].isna().all()
-    states = record_states(study, study.runs())
+    states = RecordStates(study).of(study.runs())
     assert set(states.values()) == {"valid"}
     assert mixed_cells(study, states) == [f"tiny/sentiment: {problem}"]
     found = check_records(study)
