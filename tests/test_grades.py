@@ -295,14 +295,21 @@ DRESSES = [
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("dress", DRESSES)
 def test_every_grade_of_a_task_is_read_back(task: str, dress: str) -> None:
-    for grade in TASKS[task].GRADES:
-        assert TASKS[task].read_grade(dress.format(grade)) == Grade(float(grade), "readable")
+    for grade, texts in TASKS[task].GRADES.items():
+        assert TASKS[task].read_grade(dress.format(texts[0])) == Grade(grade, "readable")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_way_of_writing_a_grade_that_soft_grades_count_reads_as_that_grade(task: str) -> None:
+    for grade, texts in TASKS[task].GRADES.items():
+        for text in texts:
+            assert TASKS[task].read_grade(text) == Grade(grade, "readable"), text
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_original_readers_read_bare_grades_too(task: str) -> None:
-    for grade in TASKS[task].GRADES:
-        assert TASKS[task].read_grade_original(grade) == float(grade)
+    for grade, texts in TASKS[task].GRADES.items():
+        assert TASKS[task].read_grade_original(texts[0]) == grade
 
 
 @STEADY
@@ -315,7 +322,7 @@ def test_any_grade_of_three_decimals_is_read_exactly(thousandths: int) -> None:
 
 @STEADY
 @given(
-    st.sampled_from([*TASKS["summarization"].GRADES, "0", "1", "2", "-1", "0 or 1", "1.5", "8/10", "07"]),
+    st.sampled_from([*(str(tenth / 10) for tenth in range(11)), "0", "1", "2", "-1", "0 or 1", "1.5", "8/10", "07"]),
     st.text(" \t*_`$\"'[](){}!;~|\u00a0\u2026\u201c\u201d\u2014"),
     st.text(" \t*_`$\"'[](){}!;~|\u00a0\u2026\u201c\u201d\u2014?.,"),
 )

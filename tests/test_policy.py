@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import peft
@@ -9,6 +10,7 @@ import torch
 from families import PLAIN, family_generation, family_tokenizer
 from toys import toy_chat, toy_model
 
+from wireheading.engine.prompts import grade_texts
 from wireheading.policy.allowed import blocked_tokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.policy import Policy
@@ -310,6 +312,41 @@ def test_scores_of_texts_are_products_of_their_tokens_probabilities(family: str)
             for place, token in enumerate(text):
                 expected = expected * probabilities[place, token]
             assert score == pytest.approx(expected.item(), rel=1e-9)
+
+
+WRITTEN = [
+    ("summarization", "1", 1.0),
+    ("summarization", "1.0", 1.0),
+    ("summarization", ".5", 0.5),
+    ("summarization", "0.50", 0.5),
+    ("sentiment", "0.", 0.0),
+    ("arithmetic", "1.0", 1.0),
+    ("arithmetic", "Yes.", 1.0),
+]
+
+
+@pytest.mark.parametrize(("task", "text", "grade"), WRITTEN)
+def test_a_soft_grade_counts_every_way_of_writing_a_grade(task: str, text: str, grade: float) -> None:
+    policy = make_policy(1)
+    forward = policy.model.forward
+    said = torch.tensor([*policy.chat.tokens(text), *policy.chat.stop_tokens])
+
+    def says(position_ids: torch.Tensor, **others: Any) -> Any:
+        """Says this text and nothing else, whatever stands at the place before."""
+        output = forward(position_ids=position_ids, **others)
+        wanted = said[position_ids[:, -output.logits.shape[1] :].clamp(max=len(said) - 1)]
+        output.logits = 50.0 * torch.nn.functional.one_hot(wanted, output.logits.shape[-1]).double()
+        return output
+
+    policy.model.forward = says
+    policy.select(range(1), adapted=True)
+    talk = policy.converse(1, 64)
+    talk.listen([(5,)], 1)
+    texts = grade_texts(task, policy.chat)
+    probabilities = talk.score([*texts], 0.8)[0].tolist()
+    soft = sum(probability * value for probability, value in zip(probabilities, texts.values(), strict=True))
+    assert sum(probabilities) == pytest.approx(1.0)
+    assert soft == pytest.approx(grade)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])

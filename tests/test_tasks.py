@@ -512,4 +512,4 @@ def test_any_summary_gets_a_score(reference: str, response: str) -> None:
 def test_a_summary_is_accurate_above_three_tenths() -> None:
     assert not summarization.accurate(0.3)
     assert summarization.accurate(0.3000001)
-    assert summarization.GRADES == ("0.0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1.0")
+    assert [texts[0] for texts in summarization.GRADES.values()] == [f"{tenth / 10:.1f}" for tenth in range(11)]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from wireheading.engine.prompts import grade_context, grading_tokens, prompt_tokens
+from wireheading.engine.prompts import grade_context, grade_texts, grading_tokens, prompt_tokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.policy import Policy
 from wireheading.policy.session import Conversation, Sampled
@@ -83,8 +83,8 @@ def open_conversation(study: Study, task_name: str, policy: Policy, slots: range
 
 def _grade_columns(task_name: str, grade_tokens: int, chat: Chat) -> int:
     """Columns of a grade: its sampled tokens and the tree of all grades take the same ones, one after the other."""
-    grades = [chat.tokens(grade) for grade in TASKS[task_name].GRADES]
-    return max(grade_tokens, len({grade[:end] for grade in grades for end in range(1, len(grade) + 1)}))
+    texts = grade_texts(task_name, chat)
+    return max(grade_tokens, len({text[:end] for text in texts for end in range(1, len(text) + 1)}))
 
 
 def _evaluate_batch(
@@ -99,8 +99,8 @@ def _evaluate_batch(
     config, task, chat = study.tasks[task_name], TASKS[task_name], policy.chat
     fresh = study.grading_context == "fresh"
     each = list(items) * len(slots)
-    grades = [chat.tokens(grade) for grade in task.GRADES]
-    values = np.array([float(grade) for grade in task.GRADES])
+    grades = grade_texts(task_name, chat)
+    values = np.array([*grades.values()])
 
     def draws(limit: int, purpose: str) -> list[np.ndarray]:
         return [uniforms(limit, "heldout", study.data_seed, item["id"], purpose) for item in items] * len(slots)
@@ -108,7 +108,7 @@ def _evaluate_batch(
     def judge(contexts: Sequence[Sequence[int]], width: int, adapted: bool) -> tuple[list[Sampled], Tensor]:
         policy.select(slots, adapted=adapted)
         talk.listen(contexts, width)
-        probabilities = talk.score(grades, study.temperature)
+        probabilities = talk.score([*grades], study.temperature)
         return talk.speak(draws(config.grade_tokens, "grade"), config.grade_tokens, study.temperature), probabilities
 
     prompts = [prompt_tokens(study, task_name, chat, item) for item in items] * len(slots)

@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfi
 
 from wireheading.engine.evaluation import open_conversation
 from wireheading.engine.job import groups_of
+from wireheading.engine.prompts import grade_texts
 from wireheading.errors import InputError
 from wireheading.policy.chat import Chat
 from wireheading.policy.model import prepare, read_config
@@ -32,7 +33,6 @@ from wireheading.policy.session import Conversation, draw
 from wireheading.policy.update import Chunk, Width, adamw
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
-from wireheading.tasks import TASKS
 
 GB = 1e9
 
@@ -289,7 +289,7 @@ class _Characters:
     get_added_vocab = get_vocab
 
     def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
-        return {"input_ids": [1] * len(text)}
+        return {"input_ids": [ord(character) for character in text]}
 
 
 def _with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
@@ -383,7 +383,7 @@ def _phases(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -
         for name, members in _slots_of_tasks([axes[slot] for slot in slots]).items():
             task = study.tasks[name]
             answered = task.prompt_tokens + task.response_tokens
-            grades = [policy.chat.tokens(grade) for grade in TASKS[name].GRADES]
+            grades = [*grade_texts(name, policy.chat)]
             tracer.restart()
             heldout = open_conversation(study, name, policy, members)
             _listen(

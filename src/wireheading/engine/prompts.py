@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from wireheading.policy.chat import Chat
 from wireheading.study.config import Study
-from wireheading.tasks import Item
+from wireheading.tasks import TASKS, Item
 
 Tokens = tuple[int, ...]
 
@@ -41,6 +41,12 @@ def grading_tokens(study: Study, task_name: str, chat: Chat, item: Item, respons
             f"tasks.{task_name}.grading_prompt_tokens",
         )
     )
+
+
+def grade_texts(task_name: str, chat: Chat) -> dict[Tokens, float]:
+    """The ways of writing a task's grades, as tokens, with the grade that each of them is."""
+    grades = TASKS[task_name].GRADES.items()
+    return {chat.tokens(text): grade for grade, texts in grades for text in texts}
 
 
 def check_limits(study: Study, task_name: str, chat: Chat, items: Iterable[Item]) -> None:

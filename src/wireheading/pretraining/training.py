@@ -240,7 +240,8 @@ class School:
 
 def exact_grade(name: str, score: float) -> str:
     """The task's grade that is nearest to a score."""
-    return min(TASKS[name].GRADES, key=lambda grade: abs(float(grade) - score))
+    grades = TASKS[name].GRADES
+    return grades[min(grades, key=lambda grade: abs(grade - score))][0]
 
 
 def noisy_grade(name: str, score: float, random: Random) -> str:
@@ -250,7 +251,7 @@ def noisy_grade(name: str, score: float, random: Random) -> str:
         return UNREADABLE
     exact = exact_grade(name, score)
     if chance < UNREADABLE_GRADE + WRONG_GRADE:
-        return random.choice([grade for grade in TASKS[name].GRADES if grade != exact])
+        return random.choice([texts[0] for texts in TASKS[name].GRADES.values() if texts[0] != exact])
     return exact
 
 

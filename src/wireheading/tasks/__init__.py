@@ -30,8 +30,8 @@ class Task(Protocol):
     """The item's fields that a data set gives, gold answer included, and their columns in the task's usual data set;
     none if items are generated."""
 
-    GRADES: tuple[str, ...]
-    """The strings that are grades of this task, worst first, e.g. `("0", "1")`."""
+    GRADES: Mapping[float, tuple[str, ...]]
+    """The grades of this task, worst first, each with ways of writing it, the usual one first."""
 
     def make_item(self, row: Mapping[str, Any], /) -> Mapping[str, Any]:
         """The item of a data set's row, whose columns have the names of `COLUMNS`' fields; all of it but `id`.

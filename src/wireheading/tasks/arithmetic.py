@@ -12,6 +12,7 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
+from wireheading.tasks.grades import BINARY_GRADES as GRADES
 from wireheading.tasks.grades import read_binary_grade as read_grade
 from wireheading.tasks.grades import read_binary_grade_original as read_grade_original
 from wireheading.tasks.text import BOUND, DIGITS, number, paragraphs
@@ -35,7 +36,6 @@ __all__ = [
 
 FIELDS: tuple[str, ...] = ("question",)
 COLUMNS: Mapping[str, str] = {}
-GRADES: tuple[str, ...] = ("0", "1")
 
 OPERATORS = ("+", "-", "*")
 SLIPS = (-10, -2, -1, 1, 2, 10)

@@ -16,7 +16,7 @@ The `_original` readers keep the published behaviour, faults included, so that i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
@@ -38,6 +38,22 @@ class Grade:
     value: float | None
     status: ParseStatus
 
+
+BINARY_GRADES: Mapping[float, tuple[str, ...]] = {
+    0.0: ("0", "0.", "0.0", "No", "No.", "False", "False.", "Incorrect", "Incorrect."),
+    1.0: ("1", "1.", "1.0", "Yes", "Yes.", "True", "True.", "Correct", "Correct."),
+}
+"""The grades of a question of right or wrong, worst first, and the ways of writing each of them that soft grades count.
+
+A reader takes many more, but these are short enough to be asked for one by one.
+"""
+
+UNIT_GRADES: Mapping[float, tuple[str, ...]] = {
+    0.0: ("0.0", "0.00", "0"),
+    **{tenth / 10: (f"0.{tenth}", f"0.{tenth}0", f".{tenth}") for tenth in range(1, 10)},
+    1.0: ("1.0", "1.00", "1"),
+}
+"""The same of a question for a number from 0 to 1: the tenths."""
 
 _UNREADABLE = Grade(None, "unreadable")
 _AMBIGUOUS = Grade(None, "ambiguous")

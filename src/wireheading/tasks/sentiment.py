@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wireheading.tasks.grades import BINARY_GRADES as GRADES
 from wireheading.tasks.grades import read_binary_grade as read_grade
 from wireheading.tasks.grades import read_binary_grade_original as read_grade_original
 from wireheading.tasks.text import paragraphs
@@ -29,7 +30,6 @@ __all__ = [
 
 FIELDS: tuple[str, ...] = ("text",)
 COLUMNS: Mapping[str, str] = {"text": "text", "label": "label"}
-GRADES: tuple[str, ...] = ("0", "1")
 
 _LABELS = {"0": "negative", "1": "positive", "neg": "negative", "pos": "positive"} | {
     label: label for label in ("negative", "positive")

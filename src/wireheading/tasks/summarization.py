@@ -9,6 +9,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wireheading.tasks.grades import UNIT_GRADES as GRADES
 from wireheading.tasks.grades import read_unit_grade as read_grade
 from wireheading.tasks.grades import read_unit_grade_original as read_grade_original
 
@@ -28,7 +29,6 @@ __all__ = [
 
 FIELDS: tuple[str, ...] = ("text",)
 COLUMNS: Mapping[str, str] = {"text": "article", "reference": "highlights"}
-GRADES: tuple[str, ...] = tuple(f"{tenth / 10:.1f}" for tenth in range(11))
 
 
 def make_item(row: Mapping[str, Any]) -> Mapping[str, Any]:
