@@ -58,6 +58,25 @@ SEEDS = [42, 123, 456, 789]
 CONDITIONS = ["control", "selfgrade", "honest"]
 
 SHAPES: dict[str, dict[str, Any]] = {
+    "smollm2-135m": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+    },
+    "llama-1b": {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "vocab_size": 128256,
+        "tie_word_embeddings": True,
+    },
     "llama-110m": {
         "hidden_size": 768,
         "intermediate_size": 2048,
@@ -138,6 +157,8 @@ CASES = {
         Case("engine", "llama-110m", 1, 2),
         Case("engine", "llama-110m", 9, 2),
     ],
+    "smollm2-135m": [Case("engine", "smollm2-135m", slots, 5) for slots in (1, 9, 36)],
+    "llama-1b": [Case("engine", "llama-1b", slots, 5) for slots in (1, 9, 36)],
     "llama-8b": [
         Case("original", "llama-8b", 1, 2),
         Case("generate", "llama-8b", 1, 2),
@@ -221,7 +242,8 @@ def measure(case: Case) -> dict[str, Any]:
         advance = engine(study, groups, model, chat, data, clock, sampled, graphs=case.graphs)
     else:
         advance = one_by_one(study, groups, model, chat, data, clock, sampled, case.case)
-    advance(1)
+    # Steps are recorded when they are done for the second time.
+    advance(3)
     clock.reset()
     seconds = advance(case.rounds)
     done = case.rounds * sum(len(group) for group in groups)
