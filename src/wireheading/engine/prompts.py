@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
+from typing import Any
 
 from wireheading.policy.chat import Chat
 from wireheading.study.config import Study
@@ -14,15 +16,15 @@ Tokens = tuple[int, ...]
 def prompt_tokens(study: Study, task_name: str, chat: Chat, item: Item) -> Tokens:
     """The tokens with which an item's response is asked for, cut to the task's limit."""
     config = study.tasks[task_name]
-    return tuple(
-        chat.fit(
-            config.prompt,
-            item,
-            chat.first_turn,
-            config.prompt_tokens,
-            f"tasks.{task_name}.prompt_tokens",
-        )
+    return _prompt_tokens(
+        chat, config.prompt, tuple(item.items()), config.prompt_tokens, f"tasks.{task_name}.prompt_tokens"
     )
+
+
+@cache
+def _prompt_tokens(chat: Chat, template: str, fields: tuple[tuple[str, Any], ...], limit: int, name: str) -> Tokens:
+    """The same of what it depends on: an item comes again with every condition, epoch and evaluation."""
+    return tuple(chat.fit(template, dict(fields), chat.first_turn, limit, name))
 
 
 def grading_tokens(study: Study, task_name: str, chat: Chat, item: Item, response: Tokens) -> Tokens:

@@ -264,7 +264,9 @@ class Conversation:
         self.asked.copy_(self.filled[:, stop - 1])
         positions = positions_of(self.filled[:, :stop])
         visible = causal(self.filled, start, stop)
-        logits = self._feed(start, self.tokens[:, start:stop], positions[:, start:], positions, visible)[:, -1]
+        # The last column by its number: a GPU would multiply a slice of all with the vocabulary row by row.
+        last = self.columns[stop - start - 1 : stop - start] if self.graphs.recorded else 1
+        logits = self._feed(start, self.tokens[:, start:stop], positions[:, start:], positions, visible, last)[:, -1]
         if self.logits is None:
             self.logits = torch.empty_like(logits)
         self.logits.copy_(logits)
@@ -301,7 +303,9 @@ class Conversation:
         self.stopped.logical_or_(stops)
         self.alive.logical_and_(~stops & self.finite & (self.said < self.limits))
 
-    def _forward(self, tokens: Tensor, queries: Tensor, keys: Tensor, visible: Tensor, keep: int = 1) -> Tensor:
+    def _forward(
+        self, tokens: Tensor, queries: Tensor, keys: Tensor, visible: Tensor, keep: int | Tensor = 1
+    ) -> Tensor:
         """Feeds tokens into the columns that the cache was told.
 
         Args:
@@ -309,7 +313,7 @@ class Conversation:
             queries: Their positions, `[rows, n]`.
             keys: The positions of all columns that are looked at, `[rows, columns]`.
             visible: Which of those columns each of them sees, `[rows, n, columns]`.
-            keep: After how many of them logits are wanted, counted from the last; 0 for all.
+            keep: After how many of them logits are wanted, counted from the last; 0 for all; or after which of them.
 
         Returns:
             Those logits, float32 or wider: `[rows, keep, vocabulary]`.
@@ -325,7 +329,7 @@ class Conversation:
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def _feed(
-        self, column: int, tokens: Tensor, queries: Tensor, keys: Tensor, visible: Tensor, keep: int = 1
+        self, column: int, tokens: Tensor, queries: Tensor, keys: Tensor, visible: Tensor, keep: int | Tensor = 1
     ) -> Tensor:
         """Feeds tokens into the columns from one on; see `_forward`."""
         self.cache.at = slice(column, column + tokens.shape[1])
