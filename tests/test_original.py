@@ -280,7 +280,7 @@ def test_a_tracking_export_is_taken_in_without_the_steps_that_are_no_rounds(tmp_
     content = {
         "Llama-3.1-8B-Instruct_sentiment_honest_42": {"state": "finished", "history": history | {"loss": [None] * 7}},
         "Mistral-7B-Instruct-v0.3_arithmetic_selfgrade_seed123": {"history": {n: v[:3] for n, v in history.items()}},
-        "mistral-7b_summarization_control_456": {"state": "crashed", "history": {}},
+        "mistral-7b_summarization_control_seed_456": {"state": "crashed", "history": {}},
     }
     told = take(study, put(tmp_path, content, "history.json"))
     assert told[-1] == f"{study.results}: 1 imported, 1 partial, 1 empty, 0 kept as they were"

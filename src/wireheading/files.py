@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from wireheading.errors import InputError
+from wireheading.processes import still_alive
+
+ABANDONED_SECONDS = 86_400.0
+"""Age at which a temporary file of another machine is held to be abandoned."""
 
 
 class WriteError(InputError):
@@ -38,14 +45,16 @@ def writing(path: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary name to write to; on success the file is flushed to disk and renamed to `path`.
 
-    On an error the temporary file is removed and `path` is as it was.
+    On an error the temporary file is removed and `path` is as it was. What killed processes left of earlier attempts is
+    removed too, but not what another process writes just now.
 
     Raises:
         WriteError: The disk is full, or the folder may not be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         try:
             yield temporary
             with temporary.open("rb") as written:
@@ -54,6 +63,17 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes temporary files of a process of this machine that is dead, and of any machine that are a day old."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        host, _, process = leftover.name.removeprefix(f".{path.name}.").removesuffix(".tmp").rpartition(".")
+        with suppress(FileNotFoundError):
+            written = leftover.stat().st_mtime
+            here = host == socket.gethostname() and process.isdecimal()
+            if (here and not still_alive(int(process), written)) or time.time() - written > ABANDONED_SECONDS:
+                leftover.unlink()
 
 
 def remove_leftovers(folder: Path, name: str) -> None:

@@ -7,11 +7,9 @@ on any machine that sees the folder.
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import statistics
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
+from wireheading.processes import still_alive
 from wireheading.records.known import known_valid
 from wireheading.records.record import checkpoint_folder, imported_path, inspect_record
 from wireheading.study.config import AXES, Run, Study
@@ -35,9 +34,6 @@ ALIVE_SECONDS, ALIVE_INTERVALS = 300.0, 3
 """A job on another machine counts as alive while its latest checkpoint is younger than either: this many seconds, or
 this many times the time between its last two. Nothing else of it is seen from here, so a killed one looks alive as
 long."""
-
-CLOCKS_APART = 60.0
-"""Seconds by which the clocks of a machine and of its file server may differ."""
 
 _HOLDER = re.compile(r"process ([1-9]\d*) on ([^\s,]+)", re.ASCII)
 _STATE = re.compile(r"state-(\d{1,9})\.safetensors", re.ASCII)
@@ -254,23 +250,4 @@ def _held_here(lock: Path) -> bool | None:
         return None
     if holder is None or holder[2] != socket.gethostname():
         return None
-    try:
-        os.kill(int(holder[1]), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    # The number may have gone to another process since, which then began after the lock was written.
-    began = _began(int(holder[1]))
-    return began is None or began < written + CLOCKS_APART
-
-
-def _began(process: int) -> float | None:
-    """When a process began, in seconds since the epoch; None where the system does not tell."""
-    try:
-        # The fields after the program's name, which may hold anything, begin with the third.
-        ticks = int(Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
-        up = float(Path("/proc/uptime").read_text().split()[0])
-    except (OSError, IndexError, ValueError):
-        return None
-    return time.time() - up + ticks / os.sysconf("SC_CLK_TCK")
+    return still_alive(int(holder[1]), written)

@@ -39,7 +39,7 @@ TRACKED = dict(zip(ORIGINAL_HISTORIES, ("reward", "accuracy", "grade", "loss"), 
 """The tracking service's name of each history."""
 
 _SEED = re.compile(r"(?:seed_?)?([0-9]{1,9})")
-_TRACKED_RUN = re.compile(r"(.+)_([^_]+)_([^_]+)_((?:seed_?)?[0-9]{1,9})", re.DOTALL)
+_TRACKED_RUN = re.compile(r"(.+)_([^_]+)_(?!seed_)([^_]+)_((?:seed_?)?[0-9]{1,9})", re.DOTALL)
 _CHECKPOINT = re.compile(r"checkpoint_(seed_?[0-9]{1,9})(?:_(.+))?", re.DOTALL)
 
 
