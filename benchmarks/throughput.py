@@ -308,7 +308,7 @@ def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Stu
         made_ready(model)
         chat = Chat(AutoTokenizer.from_pretrained(DEMO_MODEL), model.generation_config)
         study = load_study(config)
-        return model, chat, study, {task: read_items(DEMO_DATA[task] / "train.jsonl") for task in study.tasks}
+        return model, chat, study, {task: read_items(DEMO_DATA[task] / "train.jsonl", task) for task in study.tasks}
     config["seeds"] = list(range(-(-case.slots // 3)))
     limits = LENGTHS.get(case.model, LENGTHS["large"])
     config["tasks"] = {"summarization": config["tasks"]["summarization"] | limits}
@@ -329,7 +329,7 @@ def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Stu
     made_ready(model)
     chat = Chat(AutoTokenizer.from_pretrained(DEMO_MODEL), GenerationConfig())
     chat.stop_tokens = frozenset([SHAPES[case.model]["vocab_size"]])
-    items = read_items(DEMO_DATA["summarization"] / "train.jsonl")
+    items = read_items(DEMO_DATA["summarization"] / "train.jsonl", "summarization")
     return model, chat, load_study(config), {"summarization": [{**item, "text": item["text"] * 8} for item in items]}
 
 

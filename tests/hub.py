@@ -30,12 +30,13 @@ class Hub:
 
 
 @contextmanager
-def serving(folder: Path, gated: frozenset[str] = frozenset()) -> Iterator[Hub]:
+def serving(folder: Path, gated: frozenset[str] = frozenset(), mood: str = "") -> Iterator[Hub]:
     """Serves the models `<folder>/<owner>/<name>/`, each with one revision `main`.
 
     Args:
         folder: The folder.
         gated: Ids of models whose files nobody may read.
+        mood: `rejecting` every token, or `portal`, which answers everything with a page to sign in.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -50,7 +51,11 @@ def serving(folder: Path, gated: frozenset[str] = frozenset()) -> Iterator[Hub]:
             hub.requests.append(path)
             hub.tokens.append(self.headers.get("Authorization", ""))
             parts = path.strip("/").split("/")
-            if parts[:2] == ["api", "models"]:
+            if mood == "rejecting":
+                self.refuse(401, "", "Invalid credentials in Authorization header")
+            elif mood == "portal":
+                self.answer("<html>Please sign in.</html>", "text/html")
+            elif parts[:2] == ["api", "models"]:
                 self.tell(parts[2] + "/" + parts[3], parts[4:])
             elif parts[0] == "api":
                 self.refuse(404, "EntryNotFound")
@@ -90,18 +95,21 @@ def serving(folder: Path, gated: frozenset[str] = frozenset()) -> Iterator[Hub]:
             if self.command == "GET":
                 self.wfile.write(data)
 
-        def answer(self, content: object) -> None:
-            data = json.dumps(content).encode()
+        def answer(self, content: object, kind: str = "application/json") -> None:
+            data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
             self.send_response(200)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             if self.command == "GET":
                 self.wfile.write(data)
 
-        def refuse(self, status: int, code: str) -> None:
+        def refuse(self, status: int, code: str, message: str = "") -> None:
             self.send_response(status)
-            self.send_header("X-Error-Code", code)
+            if code:
+                self.send_header("X-Error-Code", code)
+            if message:
+                self.send_header("X-Error-Message", message)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

@@ -31,23 +31,35 @@ def test_training_and_held_out_items_are_distinct_and_stable(task: str, field: s
 
 
 def test_items_survive_a_file(tmp_path: Path) -> None:
-    items: list[Item] = [{"id": "a", "text": "two\nlines \u2028 and “quotes”"}, {"id": "b", "answer": -3}]
+    items: list[Item] = [
+        {"id": "a", "text": "two\nlines \u2028 and “quotes”", "label": "positive"},
+        {"id": "b", "text": "x", "label": "negative", "more": -3},
+    ]
     write_items(tmp_path / "x" / "items.jsonl", items)
-    assert read_items(tmp_path / "x" / "items.jsonl") == items
+    assert read_items(tmp_path / "x" / "items.jsonl", "sentiment") == items
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"id": 1}\n{"id"', "[1]\n", '{"text": "x"}\n', "\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", '{"id": 1}\n{"id"', "[1]\n", '{"text": "x"}\n', "\xff", "[" * 99_999, "1" * 9_999),
+        '{"id": "a", "text": "x"}',
+        '{"id": "a", "label": "positive"}',
+        '{"id": "a", "text": "x", "label": 3}',
+        '{"id": 1, "text": "x", "label": "positive"}',
+    ],
+)
 def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "items.jsonl"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(DataError, match=r"items\.jsonl") as raised:
-        read_items(path)
+        read_items(path, "sentiment")
     assert "\n" not in str(raised.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing\.jsonl"):
-        read_items(tmp_path / "nothing.jsonl")
+        read_items(tmp_path / "nothing.jsonl", "sentiment")
 
 
 REVIEWS = [f"This film is number {index} and it is {'fine' if index % 2 else 'dull'}." for index in range(40)]
@@ -106,6 +118,16 @@ def test_imdb_is_frozen_from_the_right_splits_without_overlap(tmp_path: Path) ->
     for item in (*train, *heldout):
         assert item["label"] == ("positive" if "fine" in item["text"] else "negative")
         assert item["id"].startswith("train-" if item in train else "test-")
+
+
+def test_a_data_set_that_is_a_program_is_not_run(tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    (folder / "films.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(DataError, match=r"cannot be loaded \(.*script.*\); check the folder or id") as raised:
+        freeze_items("sentiment", sentiment(folder), 0)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_more_items_keep_those_of_fewer_and_another_seed_chooses_others(tmp_path: Path) -> None:

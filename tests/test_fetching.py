@@ -114,6 +114,20 @@ def test_what_a_hub_refuses_is_told_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("mood", "told"),
+    [("rejecting", "rejects the token in HF_TOKEN; make"), ("portal", "was answered by something else than the hub")],
+)
+def test_a_rejected_token_and_a_page_to_sign_in_are_told_for_what_they_are(
+    original: Path, tmp_path: Path, at_hub: Callable[[str], None], mood: str, told: str
+) -> None:
+    with serving(original, mood=mood) as hub:
+        at_hub(hub.address)
+        with pytest.raises(InputError, match=told) as raised:
+            fetch_model("toy", source("org/toy"), tmp_path / "out", pytest.fail)
+    assert SECRET not in str(raised.value)
+
+
 def test_a_hub_out_of_reach_is_told_in_one_line(tmp_path: Path, at_hub: Callable[[str], None]) -> None:
     at_hub("http://127.0.0.1:1")
     with pytest.raises(InputError, match=r"http://127\.0\.0\.1:1 cannot be reached .*; run this where there is a netw"):
@@ -150,12 +164,12 @@ def test_a_damaged_description_is_told_in_one_line(copy: Path, tmp_path: Path, t
 
 def test_items_that_were_edited_after_freezing_stop_a_job(tmp_path: Path) -> None:
     for name in ("train.jsonl", "heldout.jsonl"):
-        (tmp_path / name).write_text('{"id": "a", "label": "positive"}\n')
+        (tmp_path / name).write_text('{"id": "a", "text": "x", "label": "positive"}\n')
     write_source(tmp_path, {}, None, ("train.jsonl", "heldout.jsonl"))
-    assert len(Items.read(tmp_path).heldout) == 1
-    (tmp_path / "heldout.jsonl").write_text('{"id": "a", "label": "negative"}\n')
+    assert len(Items.read(tmp_path, "sentiment").heldout) == 1
+    (tmp_path / "heldout.jsonl").write_text('{"id": "a", "text": "x", "label": "negative"}\n')
     with pytest.raises(InputError, match=r"heldout.jsonl: was changed since source.json was written"):
-        Items.read(tmp_path)
+        Items.read(tmp_path, "sentiment")
 
 
 def drop_weights(folder: Path) -> None:

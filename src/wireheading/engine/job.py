@@ -118,15 +118,15 @@ class Items:
     digests: dict[str, str]
 
     @staticmethod
-    def read(folder: Path) -> Items:
+    def read(folder: Path, task: str) -> Items:
         """Reads the items from a task's folder.
 
         Raises:
             InputError: They cannot be read, or were changed since they were frozen.
         """
         train, heldout = folder / "train.jsonl", folder / "heldout.jsonl"
-        digests = verified_digests(folder, (train.name, heldout.name)) | commit_of(folder, "data")
-        return Items(read_items(train), read_items(heldout), digests)
+        items = read_items(train, task), read_items(heldout, task)
+        return Items(*items, verified_digests(folder, (train.name, heldout.name)) | commit_of(folder, "data"))
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _advance(
         activation_checkpointing=study.models[axes[0].model].activation_checkpointing,
     )
     tasks = dict.fromkeys(run.task for run in missing)
-    items = {task: Items.read(data_folders[task]) for task in tasks}
+    items = {task: Items.read(data_folders[task], task) for task in tasks}
     for task in tasks:
         check_limits(study, task, policy.chat, [*items[task].train, *items[task].heldout])
     weights = model_digests(model_folder)

@@ -87,12 +87,13 @@ def write_items(path: Path, items: Iterable[Item]) -> None:
             file.write(json.dumps(item, ensure_ascii=False) + "\n")
 
 
-def read_items(path: Path) -> list[Item]:
-    """Reads a file of items, one JSON object a line.
+def read_items(path: Path, task_name: str) -> list[Item]:
+    """Reads a file of a task's items, one JSON object a line.
 
     Raises:
-        DataError: There is no such file, or a line of it is not an item.
+        DataError: There is no such file, or a line of it is not an item of the task.
     """
+    task = TASKS[task_name]
     try:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -101,10 +102,13 @@ def read_items(path: Path) -> list[Item]:
     for number, line in enumerate(lines, 1):
         try:
             item = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: {error}; delete the file and run the workflow again") from None
-        if not isinstance(item, dict) or "id" not in item:
-            raise DataError(f"{path}, line {number}: not an item; delete the file and run the workflow again")
+            known = isinstance(item, dict) and isinstance(item.get("id"), str) and item.keys() >= set(task.FIELDS)
+            if not known or task.evaluate(item, task.gold_answer(item)) <= 0:
+                raise ValueError(f"not an item of {task_name}, which has id, {', '.join(task.FIELDS)} and an answer")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(
+                f"{path}, line {number}: {error}; remove {path.parent} and run the workflow again"
+            ) from None
         items.append(item)
     return items
 
@@ -125,7 +129,8 @@ def _load(task_name: str, config: TaskConfig, commit: str | None) -> Mapping[str
             )
     except InputError as error:
         raise InputError(f"{told}: {error}") from None
-    except (DatasetsError, OSError, ValueError) as error:
+    # A data set that is a program is a RuntimeError: it is not run.
+    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{told}: cannot be loaded ({first_line(error)}); check the folder or id, and `subset`"
         ) from None

@@ -207,7 +207,16 @@ def telling_of_the_hub(source: str, kind: str = "") -> Iterator[None]:
         ) from None
     except errors.OfflineModeIsEnabled:
         raise InputError("HF_HUB_OFFLINE is set; unset it while fetching, or give the folder of a copy") from None
+    except json.JSONDecodeError:
+        raise InputError(
+            f"{page} was answered by something else than the hub, perhaps a network's page to sign in; sign in there, "
+            "or run this in another network"
+        ) from None
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, HTTPError) as error:
+        if isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 401:
+            raise InputError(
+                f"{constants.ENDPOINT} rejects the token in HF_TOKEN; make a new one, or unset it for what is public"
+            ) from None
         raise InputError(
             f"{constants.ENDPOINT} cannot be reached ({first_line(error)}); run this where there is a "
             "network, or give the folder of a copy"
