@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from analysis import made_up_evaluation
 from browser import CHROMIUM, Page, browsing
@@ -32,7 +34,7 @@ from wireheading.analysis.pages.transcripts import (
 )
 from wireheading.errors import InputError
 from wireheading.files import sha256_of
-from wireheading.records.record import make_record, transcript_path, write_record
+from wireheading.records.record import make_record, read_record, transcript_path, write_record
 from wireheading.records.transcripts import SCHEMA, write_transcript
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study, load_study
@@ -195,6 +197,36 @@ def test_what_cannot_be_believed_is_left_out_and_named(tmp_path: Path) -> None:
         assert "\n" not in problem
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no Parquet",
+        b"PAR1" + b"\0" * 100 + b"PAR1",
+        {"round": [1]},
+        {name: ["x"] for name in SCHEMA.names},
+        {**{name: [0.5] for name in SCHEMA.names}, "score": [None], "prompt": ["x"], "response": ["x"]},
+        {**{name: [0.5] for name in SCHEMA.names}, "reward": [float("nan")], "prompt": ["x"], "response": ["x"]},
+    ],
+)
+def test_a_transcript_that_is_none_costs_its_run_alone(tmp_path: Path, content: Any) -> None:
+    study = study_in(tmp_path)
+    good, bad, *_ = study.runs()
+    rows = [row(index, good.condition) for index in range(12)]
+    write_run(study, good, rows)
+    write_run(study, bad, rows)
+    path = transcript_path(study.record_path(bad))
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        pq.write_table(pa.table(content), path)
+    change = read_record(study.record_path(bad), study.digest(bad))
+    change["provenance"].pop("sha256")
+    write_record(study.record_path(bad), change | {"transcripts": {path.name: sha256_of(path)}})
+    shown, told = written(study, tmp_path / "page.html")
+    assert [run["condition"] for run in shown["runs"]] == [good.condition]
+    assert any(line.startswith(f"{path}: is no transcript (") for line in told)
+
+
 @pytest.mark.parametrize("limit", [620_000, 700_000, 900_000])
 def test_texts_are_cut_evenly_to_the_longest_that_fits(tmp_path: Path, limit: int) -> None:
     study = study_in(tmp_path)
@@ -317,6 +349,7 @@ def test_what_would_reach_out_or_run_is_refused(page: Page) -> None:
 def test_texts_are_shown_as_they_were_written(page: Page) -> None:
     assert page.evaluate("document.querySelector('h2').textContent") == "Round 0"
     for index, text in enumerate(HOSTILE):
+        page.evaluate("document.querySelectorAll('.more').forEach((button) => button.click())")
         assert page.evaluate("document.getElementById('response').textContent") == text
         assert page.evaluate("document.getElementById('prompt').textContent") == text + "?"
         assert page.evaluate("document.getElementById('grade_text').textContent") == text
@@ -367,6 +400,28 @@ def test_only_rounds_in_sight_are_drawn(browsed: tuple[Page, Path], width: int, 
     assert page.evaluate("table.getDataCount('active')") == 17 * ROUNDS
     assert page.evaluate("document.querySelectorAll('#table .tabulator-row').length") < 80
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@in_browser
+def test_long_unbroken_texts_are_laid_out_when_they_are_asked_for(browsed: tuple[Page, Path], tmp_path: Path) -> None:
+    study = study_in(tmp_path, rounds=20)
+    texts = {"prompt": "p" * 100_000, "response": "x" * 99_990 + "needle" + "y" * 4, "grade_text": "1" * 100_000}
+    for run in study.runs()[:2]:
+        write_run(study, run, [row(index, run.condition, **texts) for index in range(20)])
+    path = tmp_path / "transcripts.html"
+    write_transcript_page(study, path, lambda _: None)
+    page = browsed[0]
+    visit(page, path)
+    choose(page, condition="selfgrade", needle="needle")
+    cells = "[...document.querySelectorAll('.clamp')].map((box) => box.textContent.length)"
+    assert page.evaluate(f"Math.max(...{cells})") == 400
+    length = "document.getElementById('response').firstChild.data.length"
+    assert page.evaluate(length) == 4000
+    more = "document.querySelector('#response .more')"
+    assert page.evaluate(f"{more}.textContent") == "show 96,000 more characters"
+    page.evaluate(f"{more}.click()")
+    assert page.evaluate(length) == 100_000
+    assert page.evaluate("CSS.highlights.get('needle').size") == 1
 
 
 @in_browser

@@ -17,11 +17,13 @@ from string import Template
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wireheading.errors import InputError
 from wireheading.files import replacing
 from wireheading.records.record import RecordError, read_record, transcript_path
+from wireheading.records.transcripts import SCHEMA
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
 
@@ -165,7 +167,10 @@ def _excerpt(study: Study, run: Run, evenly: int, largest: int, prompts: dict[st
         raise RecordError(
             f"{path}: is not the transcript that its record names (SHA-256); remove {record_path.name} to run it again"
         )
-    table = pq.read_table(pa.BufferReader(data), columns=[*COLUMNS, "prompt"])
+    try:
+        table = _rounds_in(data)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise RecordError(f"{path}: is no transcript ({error}); remove {record_path.name} to run it again") from None
     even = set(evenly_spaced(len(table), evenly))
     far = set(largest_disagreements(table["grade"].to_pylist(), table["score"].to_pylist(), largest))
     chosen = sorted(even | far)
@@ -182,6 +187,23 @@ def _excerpt(study: Study, run: Run, evenly: int, largest: int, prompts: dict[st
         "prompt": [prompts.setdefault(prompt, len(prompts)) for prompt in rows["prompt"]],
         **{column: rows[column] for column in COLUMNS},
     }
+
+
+def _rounds_in(data: bytes) -> pa.Table:
+    """The columns of a transcript that the page has, and the prompts.
+
+    Raises:
+        pa.ArrowException, OSError, ValueError, KeyError: It is another file.
+    """
+    schema = pa.schema([SCHEMA.field(name) for name in (*COLUMNS, "prompt")])
+    table = pq.read_table(pa.BufferReader(data)).select(schema.names).cast(schema)
+    for name in ("round", "prompt", "response", "score", "reward"):
+        if table[name].null_count:
+            raise ValueError(f"{name} is missing in a round")
+    for name in ("grade", "score", "reward"):
+        if pc.any(pc.is_nan(table[name])).as_py():
+            raise ValueError(f"{name} is not a number in a round")
+    return table
 
 
 def _with_texts_within(content: Mapping[str, Any], length: int) -> dict[str, Any]:

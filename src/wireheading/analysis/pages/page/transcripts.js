@@ -5,6 +5,7 @@
 const content = JSON.parse(document.getElementById("content").textContent);
 const AXES = ["condition", "task", "model", "seed"];
 const TEXTS = ["prompt", "response", "grade_text"];
+const IN_CELL = 400, IN_ARTICLE = 4000; // characters that are laid out before more are asked for
 const choices = document.getElementById("choices");
 let needle = new RegExp("", "g");
 
@@ -44,7 +45,7 @@ function gapElement(name, gap) {
 }
 
 const asText = (cell) => {
-  const box = element("div", cell.getValue() ?? "–", "clamp");
+  const box = element("div", String(cell.getValue() ?? "–").slice(0, IN_CELL), "clamp");
   box.dir = "auto";
   return box;
 };
@@ -156,9 +157,22 @@ function show(row) {
   document.getElementById("grader").textContent = grader ? `${grader}, asked: ${run.grading_prompt}` : "";
   for (const text of TEXTS) {
     const pre = document.getElementById(text);
-    pre.textContent = row[text] ?? "not asked";
+    const whole = row[text] ?? "not asked";
+    pre.textContent = whole.slice(0, IN_ARTICLE);
     pre.classList.toggle("absent", row[text] === null);
+    if (whole.length > IN_ARTICLE) {
+      const more = element("button", `show ${counted(whole.length - IN_ARTICLE, "more character")}`, "more");
+      more.addEventListener("click", () => {
+        pre.textContent = whole;
+        highlightTexts(row);
+      });
+      pre.append(more);
+    }
   }
+  highlightTexts(row);
+}
+
+function highlightTexts(row) {
   highlight(TEXTS.filter((text) => row[text]).map((text) => document.getElementById(text).firstChild));
 }
 
