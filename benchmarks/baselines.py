@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from wireheading.policy.allowed import blocked_tokens
+from wireheading.policy.allowed import AllowedTokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.lora import TARGETS
 from wireheading.policy.session import Sampled, draw
@@ -32,7 +32,7 @@ class OneRun:
         self.chat = chat
         self.config = config = study.optimizer
         self.temperature = study.temperature
-        self.blocked = blocked_tokens(chat, model.config.vocab_size, model.device)
+        self.blocked = AllowedTokens(chat, model.config.vocab_size, model.device, {}).blocked
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay

@@ -63,7 +63,7 @@ def test_replayed_rounds_are_those_of_steps_that_are_called(monkeypatch: pytest.
 
     def rounds(record: Callable[[Callable[[], None]], Callable[[], None]]) -> list[Any]:
         monkeypatch.setattr(graphs, "record", record)
-        policy = make_policy(5, chunk=2)
+        policy = make_policy(5, chunk=2, choices={"grade": [(20,), (20, 21, 22)]})
         rng = np.random.default_rng(0)
         seen: list[Any] = []
         for turn in range(5):
@@ -71,7 +71,9 @@ def test_replayed_rounds_are_those_of_steps_that_are_called(monkeypatch: pytest.
             contexts = [tuple(rng.integers(4, 200, rng.integers(1, 9)).tolist()) for _ in range(5)]
             seen += policy.sample(talk, range(5), contexts, 8, [rng.random(5) for _ in range(5)], 5)
             gate = [True, turn % 2 == 0, True, True, True]
-            seen += policy.sample(talk, range(5), contexts, 8, [rng.random(4) for _ in range(5)], 4, gate)
+            seen += policy.sample(
+                talk, range(5), contexts, 8, [rng.random(4) for _ in range(5)], 4, gate, [0, 1, 1, 0, 1]
+            )
             advantages = [float(value) for value in rng.normal(size=5)]
             rows = [some_turns(rng) for _ in range(5)]
             seen += policy.update(range(5), [(WIDTHS, rows)], [None, *advantages[1:]])

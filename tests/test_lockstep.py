@@ -327,7 +327,13 @@ def test_a_run_that_diverges_is_an_outcome_and_its_neighbours_go_on(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"grading_context": "fresh"}, {"engine": {"batch": "all", "threads": 1, "evaluation_batch": 2}}]
+    "changes",
+    [
+        {"grading_context": "fresh"},
+        {"grading": "choice"},
+        {"grading": "choice", "grading_context": "fresh"},
+        {"engine": {"batch": "all", "threads": 1, "evaluation_batch": 2}},
+    ],
 )
 def test_other_ways_to_ask_and_to_batch_keep_the_contract(toy: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     if "grading_context" in changes:
@@ -343,6 +349,9 @@ def test_other_ways_to_ask_and_to_batch_keep_the_contract(toy: Path, tmp_path: P
     for run in whole.runs():
         record = read_record(whole.record_path(run), whole.digest(run))
         assert max(record["logprob_gaps"]) < 1e-4
+        if whole.grading == "choice":
+            assert {*record["parse_status"]} <= {"readable", "not_asked"}
+            assert all({*seen["parse_status"]} == {"readable"} for seen in record["evaluations"])
 
 
 def test_an_update_that_runs_out_of_memory_is_made_again_in_half_the_chunk(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,20 +12,26 @@ import torch
 from families import PLAIN, family_generation, family_tokenizer
 from toys import toy_chat, toy_model
 
-from wireheading.engine.prompts import grade_texts
-from wireheading.policy.allowed import blocked_tokens
+from wireheading.policy.allowed import AllowedTokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.policy import Policy
 from wireheading.policy.session import draw
 from wireheading.policy.update import Turn, Width, lay_out, sampled_columns, teacher_forced
 from wireheading.study.sections import LoraConfig, OptimizerConfig
+from wireheading.tasks import TASKS
 
 FAMILIES = ["llama", "mistral", "mistral-window", "gemma2", "qwen3"]
 WIDTHS = [Width(8, 5), Width(7, 4)]
 
 
 def make_policy(
-    slots: int, *, family: str = "llama", dtype: torch.dtype = torch.float64, chunk: int = 4, lr: float = 1e-2
+    slots: int,
+    *,
+    family: str = "llama",
+    dtype: torch.dtype = torch.float64,
+    chunk: int = 4,
+    lr: float = 1e-2,
+    choices: Mapping[str, Sequence[Sequence[int]]] = MappingProxyType({}),
 ) -> Policy:
     policy = Policy(
         toy_model(family, dtype),
@@ -33,6 +41,7 @@ def make_policy(
         lora=LoraConfig(rank=3, alpha=7),
         optimizer=OptimizerConfig(lr=lr),
         temperature=0.8,
+        choices=choices,
     )
     for slot in range(slots):
         policy.adapters.initialise(slot, seed=slot)
@@ -92,8 +101,8 @@ def test_cached_sampling_and_the_update_see_the_same_policy_as_a_plain_forward_p
         expected = plain[[p - 1 for p in positions], whole[0, positions]]
         sampled = torch.tensor(responses[slot].logprobs + grades[slot].logprobs, dtype=torch.float64)
         assert torch.allclose(sampled, expected, rtol=0, atol=1e-9)
-        batch, columns = lay_out([turns], WIDTHS, 0), sampled_columns(WIDTHS)
-        forced = teacher_forced(policy.model, batch, columns, 0.8, policy.blocked)[0]
+        batch, columns = lay_out([turns], WIDTHS, 0, policy.allowed), sampled_columns(WIDTHS)
+        forced = teacher_forced(policy.model, batch, columns, 0.8, policy.allowed)[0]
         assert torch.allclose(forced[batch.filled[0, columns]], expected, rtol=0, atol=1e-9)
 
 
@@ -259,7 +268,7 @@ def test_what_may_be_sampled_is_text_and_stop_tokens(family: str) -> None:
     chat = Chat(family_tokenizer(family), family_generation(family))
     size = len(chat.tokenizer)
     # Three logits more than there are tokens.
-    allowed = (~blocked_tokens(chat, size + 3, torch.device("cpu"))[0]).nonzero().squeeze(1).tolist()
+    allowed = (~AllowedTokens(chat, size + 3, torch.device("cpu"), {}).blocked[0]).nonzero().squeeze(1).tolist()
     assert set(allowed) == set(range(size)) - set(chat.special_tokens.values()) | chat.stop_tokens
     assert {chat.tokenizer.convert_tokens_to_ids(text) for text in PLAIN.get(family, [])} <= set(allowed)
 
@@ -342,7 +351,7 @@ def test_a_soft_grade_counts_every_way_of_writing_a_grade(task: str, text: str, 
     policy.select(range(1), adapted=True)
     talk = policy.converse(1, 64)
     talk.listen([(5,)], 1)
-    texts = grade_texts(task, policy.chat)
+    texts = {policy.chat.tokens(way): value for value, ways in TASKS[task].GRADES.items() for way in ways}
     probabilities = talk.score([*texts], 0.8)[0].tolist()
     soft = sum(probability * value for probability, value in zip(probabilities, texts.values(), strict=True))
     assert sum(probabilities) == pytest.approx(1.0)

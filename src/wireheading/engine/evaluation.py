@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from wireheading.engine.prompts import grade_context, grade_texts, grading_tokens, prompt_tokens
+from wireheading.policy.allowed import FREE
 from wireheading.policy.chat import Chat
 from wireheading.policy.policy import Policy
 from wireheading.policy.session import Conversation, Sampled
@@ -70,21 +71,23 @@ def open_conversation(study: Study, task_name: str, policy: Policy, slots: range
     """Opens a conversation for a batch of held-out items in each slot, wide enough for all that is asked in it."""
     config = study.tasks[task_name]
     answered = config.prompt_tokens + config.response_tokens
-    grading = 1 + config.grading_prompt_tokens + _grade_columns(task_name, config.grade_tokens, policy.chat)
+    grading = 1 + config.grading_prompt_tokens + _grade_columns(study, task_name, policy.chat)
     return Conversation(
         policy.model,
         policy.chat,
         len(slots) * study.engine.evaluation_batch,
         answered + grading,
-        policy.blocked,
+        policy.allowed,
         lambda: policy.adapters.selected,
     )
 
 
-def _grade_columns(task_name: str, grade_tokens: int, chat: Chat) -> int:
+def _grade_columns(study: Study, task_name: str, chat: Chat) -> int:
     """Columns of a grade: its sampled tokens and the tree of all grades take the same ones, one after the other."""
-    texts = grade_texts(task_name, chat)
-    return max(grade_tokens, len({text[:end] for text in texts for end in range(1, len(text) + 1)}))
+    texts = grade_texts(study, task_name, chat)
+    return max(
+        study.tasks[task_name].grade_tokens, len({text[:end] for text in texts for end in range(1, len(text) + 1)})
+    )
 
 
 def _evaluate_batch(
@@ -99,7 +102,7 @@ def _evaluate_batch(
     config, task, chat = study.tasks[task_name], TASKS[task_name], policy.chat
     fresh = study.grading_context == "fresh"
     each = list(items) * len(slots)
-    grades = grade_texts(task_name, chat)
+    grades, start = grade_texts(study, task_name, chat), policy.allowed.starts.get(task_name, FREE)
     values = np.array([*grades.values()])
 
     def draws(limit: int, purpose: str) -> list[np.ndarray]:
@@ -108,8 +111,9 @@ def _evaluate_batch(
     def judge(contexts: Sequence[Sequence[int]], width: int, adapted: bool) -> tuple[list[Sampled], Tensor]:
         policy.select(slots, adapted=adapted)
         talk.listen(contexts, width)
-        probabilities = talk.score([*grades], study.temperature)
-        return talk.speak(draws(config.grade_tokens, "grade"), config.grade_tokens, study.temperature), probabilities
+        probabilities = talk.score([*grades], study.temperature, start)
+        limit = config.grade_tokens
+        return talk.speak(draws(limit, "grade"), limit, study.temperature, [start] * len(each)), probabilities
 
     prompts = [prompt_tokens(study, task_name, chat, item) for item in items] * len(slots)
     policy.select(slots, adapted=not base)

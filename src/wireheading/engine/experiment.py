@@ -168,7 +168,7 @@ def experiment(
             grade = task.read_grade(grade_text)
             if condition.trains_grade:
                 sampled.append(answer)
-                graded = Turn(grading, answer.tokens, trained=True)
+                graded = Turn(grading, answer.tokens, trained=True, start=answer.start)
                 fresh = study.grading_context == "fresh"
                 conversations = (*conversations, (graded,)) if fresh else ((*conversations[0], graded),)
 

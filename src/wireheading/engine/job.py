@@ -39,12 +39,13 @@ from wireheading.engine.experiment import (
     experiment,
     finite,
 )
-from wireheading.engine.prompts import check_limits
+from wireheading.engine.prompts import check_limits, choices
 from wireheading.engine.stopping import Stop, Stopped, listening
 from wireheading.errors import InputError
 from wireheading.files import remove_leftovers, sha256_of
 from wireheading.inputs.items import read_items
 from wireheading.inputs.models import commit_of, model_digests, verified_digests
+from wireheading.policy.allowed import FREE
 from wireheading.policy.device import prepare_device
 from wireheading.policy.model import load_model
 from wireheading.policy.policy import Policy
@@ -198,6 +199,7 @@ def _advance(
         optimizer=study.optimizer,
         temperature=study.temperature,
         activation_checkpointing=study.models[axes[0].model].activation_checkpointing,
+        choices=choices(study, chat),
     )
     tasks = dict.fromkeys(run.task for run in missing)
     items = {task: Items.read(data_folders[task], task) for task in tasks}
@@ -355,14 +357,17 @@ class Job:
         contexts: list[Sequence[int]] = [()] * len(slots)
         draws = [np.zeros(0)] * len(slots)
         adapted = [True] * len(slots)
+        starts = [FREE] * len(slots)
         for run, ask in asking:
             row = run.slot - slots.start
             contexts[row] = ask.context
             draws[row] = ask.draws
+            if not isinstance(ask, Respond):
+                starts[row] = self.policy.allowed.starts.get(run.run.task, FREE)
             if isinstance(ask, GradeApart):
                 adapted[row] = ask.adapted
         gates = adapted if kind is GradeApart else None
-        sampled = self.policy.sample(conversation, slots, contexts, width, draws, limit, gates)
+        sampled = self.policy.sample(conversation, slots, contexts, width, draws, limit, gates, starts)
         for run, _ in asking:
             run.answer(sampled[run.slot - slots.start])
 

@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfi
 
 from wireheading.engine.evaluation import open_conversation
 from wireheading.engine.job import groups_of
-from wireheading.engine.prompts import grade_texts
+from wireheading.engine.prompts import choices, grade_texts
 from wireheading.errors import InputError
 from wireheading.policy.chat import Chat
 from wireheading.policy.model import prepare, read_config
@@ -319,15 +319,17 @@ def _trace(study: Study, axes: Sequence[Run], config: PretrainedConfig) -> dict[
     with Tracer() as tracer, fused_attention():
         tracer.hold([*model.parameters(), *model.buffers()])
         before = tracer.now
+        chat = Chat(cast(Any, _Characters()), GenerationConfig(), plain=True)
         policy = Policy(
             model,
-            Chat(cast(Any, _Characters()), GenerationConfig(), plain=True),
+            chat,
             slots=len(axes),
             chunk=study.engine.chunk,
             lora=study.lora,
             optimizer=study.optimizer,
             temperature=study.temperature,
             activation_checkpointing=study.models[axes[0].model].activation_checkpointing,
+            choices=choices(study, chat),
         )
         found["slots"] = tracer.now - before
         before = tracer.now
@@ -383,7 +385,7 @@ def _phases(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -
         for name, members in _slots_of_tasks([axes[slot] for slot in slots]).items():
             task = study.tasks[name]
             answered = task.prompt_tokens + task.response_tokens
-            grades = [*grade_texts(name, policy.chat)]
+            grades = [*grade_texts(study, name, policy.chat)]
             tracer.restart()
             heldout = open_conversation(study, name, policy, members)
             _listen(
@@ -437,13 +439,13 @@ def _listen(
         talk.listen([(1,) * width] * len(talk.tokens), width)
         assert talk.logits is not None
         uniform = torch.zeros(len(talk.tokens), dtype=torch.float64, device=talk.logits.device)
-        draw(talk.logits, uniform, policy.temperature, policy.blocked)
+        draw(talk.logits, uniform, policy.temperature, policy.allowed.blocked_in(talk.states))
     if grades:
         talk.score(grades, policy.temperature)
 
 
 def _update(policy: Policy, slots: range, widths: Sequence[Width]) -> None:
     chunk = Chunk(
-        policy.model, policy.adapters, slots, widths, policy.chat.pad_token, policy.temperature, policy.blocked
+        policy.model, policy.adapters, slots, widths, policy.chat.pad_token, policy.temperature, policy.allowed
     )
     chunk.accumulate()

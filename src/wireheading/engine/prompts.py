@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+from wireheading.errors import InputError
 from wireheading.policy.chat import Chat
 from wireheading.study.config import Study
 from wireheading.tasks import TASKS, Item
@@ -45,10 +46,31 @@ def grading_tokens(study: Study, task_name: str, chat: Chat, item: Item, respons
     )
 
 
-def grade_texts(task_name: str, chat: Chat) -> dict[Tokens, float]:
-    """The ways of writing a task's grades, as tokens, with the grade that each of them is."""
-    grades = TASKS[task_name].GRADES.items()
-    return {chat.tokens(text): grade for grade, texts in grades for text in texts}
+def grade_texts(study: Study, task_name: str, chat: Chat) -> dict[Tokens, float]:
+    """The ways of writing a task's grades, as tokens, with the grade that each of them is.
+
+    Where a grade is chosen, only those count that fit into its limit together with a stop token.
+
+    Raises:
+        InputError: A grade that is to be chosen cannot be written within the limit.
+    """
+    limit = study.tasks[task_name].grade_tokens
+    found: dict[Tokens, float] = {}
+    for grade, ways in TASKS[task_name].GRADES.items():
+        texts = [chat.tokens(text) for text in ways]
+        fitting = [text for text in texts if len(text) < limit or study.grading == "free"]
+        if not fitting:
+            raise InputError(
+                f"config: tasks.{task_name}.grade_tokens = {limit}: the grade {grade} takes "
+                f"{min(map(len, texts)) + 1}; raise the limit, or set `grading: free`"
+            )
+        found |= dict.fromkeys(fitting, grade)
+    return found
+
+
+def choices(study: Study, chat: Chat) -> dict[str, list[Tokens]]:
+    """The texts of which a grade is chosen in each task; none where grades are free."""
+    return {task: [*grade_texts(study, task, chat)] for task in study.tasks} if study.grading == "choice" else {}
 
 
 def check_limits(study: Study, task_name: str, chat: Chat, items: Iterable[Item]) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import compress
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from wireheading.policy.activation_checkpointing import checkpoint_activations
-from wireheading.policy.allowed import blocked_tokens
+from wireheading.policy.allowed import AllowedTokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.graphs import Graphs
 from wireheading.policy.lora import Adapters
@@ -39,6 +40,7 @@ class Policy:
         optimizer: OptimizerConfig,
         temperature: float,
         activation_checkpointing: bool = False,
+        choices: Mapping[str, Sequence[Sequence[int]]] = MappingProxyType({}),
     ):
         """Adds adapters to a model.
 
@@ -51,6 +53,7 @@ class Policy:
             optimizer: How they are updated.
             temperature: Divides the logits, in sampling and in updating alike.
             activation_checkpointing: Whether an update keeps less memory and computes longer.
+            choices: Texts, as tokens, of which one is chosen where a choice is asked for, by its name.
         """
         if activation_checkpointing:
             checkpoint_activations(model)
@@ -60,7 +63,7 @@ class Policy:
         self.chunk = chunk
         self.optimizer = optimizer
         self.temperature = temperature
-        self.blocked = blocked_tokens(chat, model.config.vocab_size, model.device)
+        self.allowed = AllowedTokens(chat, model.config.vocab_size, model.device, choices)
         self._conversations: dict[tuple[int, int], Conversation] = {}
         self._chunks: dict[tuple[range, tuple[Width, ...]], Chunk] = {}
         self._graphs = Graphs(model.device)
@@ -77,7 +80,7 @@ class Policy:
         conversation = self._conversations.get((rows, columns))
         if conversation is None:
             conversation = Conversation(
-                self.model, self.chat, rows, columns, self.blocked, lambda: self.adapters.selected
+                self.model, self.chat, rows, columns, self.allowed, lambda: self.adapters.selected
             )
             self._conversations[rows, columns] = conversation
         conversation.restart()
@@ -97,6 +100,7 @@ class Policy:
         draws: Sequence[np.ndarray],
         limit: int,
         adapted: Sequence[bool] | None = None,
+        starts: Sequence[int] | None = None,
     ) -> list[Sampled]:
         """Goes on with a conversation: appends a context to each row and samples what follows.
 
@@ -108,13 +112,14 @@ class Policy:
             draws: Each row's uniform random values, one for each token that it may sample.
             limit: Columns that the samples take.
             adapted: For each slot whether its adapter is on; the frozen base answers where it is not.
+            starts: The state of allowed tokens in which each row begins; that of free text if None.
         """
         gate = None
         if adapted is not None:
             gate = torch.tensor(adapted, dtype=self.adapters.values.dtype, device=self.adapters.values.device)
         self.adapters.select(slots, gate=gate)
         conversation.listen(contexts, width)
-        return conversation.speak(draws, limit, self.temperature)
+        return conversation.speak(draws, limit, self.temperature, starts)
 
     def update(
         self,
@@ -172,6 +177,6 @@ class Policy:
         """The slots of a chunk over columns of these widths, made when they are first asked for."""
         chunk = self._chunks.get((slots, widths))
         if chunk is None:
-            chunk = Chunk(self.model, self.adapters, slots, widths, self.chat.pad_token, self.temperature, self.blocked)
+            chunk = Chunk(self.model, self.adapters, slots, widths, self.chat.pad_token, self.temperature, self.allowed)
             self._chunks[slots, widths] = chunk
         return chunk

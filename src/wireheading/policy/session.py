@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from wireheading.policy.allowed import FREE, AllowedTokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.graphs import Graphs, once_written
 from wireheading.policy.masks import causal, model_mask, positions_of
@@ -27,12 +28,14 @@ class Sampled:
         logprobs: The log-probability of each under the policy at the sampling temperature.
         stopped: Whether the last token is a stop token; if not, the text was cut at the limit.
         finite: Whether every logit was finite; if not, the tokens mean nothing.
+        start: The state of allowed tokens in which it began.
     """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     stopped: bool
     finite: bool
+    start: int = FREE
 
 
 class KeyValueCache:
@@ -89,7 +92,7 @@ class Conversation:
         chat: Chat,
         rows: int,
         columns: int,
-        blocked: Tensor,
+        allowed: AllowedTokens,
         selection: Callable[[], Hashable] = lambda: None,
     ):
         """Makes room.
@@ -99,12 +102,12 @@ class Conversation:
             chat: Its language of turns.
             rows: Number of conversations.
             columns: Most columns that each of them takes.
-            blocked: Which tokens are never sampled, `[1, vocabulary]`.
+            allowed: The tokens that may be sampled.
             selection: Tells which adapters are in the model, by a value that is equal where their tensors are the same.
         """
         self.model = model
         self.chat = chat
-        self.blocked = blocked
+        self.allowed = allowed
         self.selection = selection
         # A GPU multiplies fastest where rows of scores begin at multiples of 16 bytes.
         columns = -(-columns // 8) * 8
@@ -126,6 +129,7 @@ class Conversation:
         self.uniform = torch.zeros((rows, columns), dtype=torch.float64, device=device)
         self.said = torch.zeros(rows, dtype=torch.int64, device=device)
         self.limits = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.states = torch.zeros(rows, dtype=torch.int64, device=device)
         self.asked, self.alive, self.stopped, self.finite = torch.zeros((4, rows), dtype=torch.bool, device=device)
         self.column = 0
         # The logits after what was listened to, and the column of the token that they tell of.
@@ -172,7 +176,7 @@ class Conversation:
         self.filled[:, mark:] = False
 
     @torch.no_grad()
-    def score(self, texts: Sequence[Sequence[int]], temperature: float) -> Tensor:
+    def score(self, texts: Sequence[Sequence[int]], temperature: float, start: int = FREE) -> Tensor:
         """Probability of each of some texts as what is said next, stop token included: `[rows, texts]`, float64.
 
         Their common beginnings are computed once: the tree of all their prefixes is fed in one forward pass in which
@@ -181,6 +185,7 @@ class Conversation:
         Args:
             texts: The tokens of each text, without a stop token.
             temperature: Divides the logits.
+            start: The state of allowed tokens in which the texts begin.
         """
         assert self.logits is not None
         assert self.told == self.column, "nothing was listened to"
@@ -201,7 +206,9 @@ class Conversation:
         tokens = torch.tensor([node[-1] for node in nodes], device=self.device).expand(rows, -1)
         keys = torch.cat([positions_of(past), queries], dim=1)
         logits = torch.cat([self.logits[:, None], self._feed(column, tokens, queries, keys, visible, keep=0)], dim=1)
-        logprobs = torch.log_softmax((logits / temperature).masked_fill_(self.blocked, -torch.inf), dim=-1).double()
+        states = torch.tensor([self.allowed.walk(start, node)[-1] for node in [(), *nodes]], device=self.device)
+        blocked = self.allowed.blocked_in(states)
+        logprobs = torch.log_softmax((logits / temperature).masked_fill_(blocked, -torch.inf), dim=-1).double()
         # Place 0 is what was listened to; the node at place p of the tree is at p + 1.
         totals = []
         for text in texts:
@@ -213,7 +220,9 @@ class Conversation:
         return torch.stack(totals, dim=1).exp()
 
     @torch.no_grad()
-    def speak(self, draws: Sequence[np.ndarray] | None, limit: int, temperature: float) -> list[Sampled]:
+    def speak(
+        self, draws: Sequence[np.ndarray] | None, limit: int, temperature: float, starts: Sequence[int] | None = None
+    ) -> list[Sampled]:
         """Samples what follows in every row.
 
         Args:
@@ -221,9 +230,12 @@ class Conversation:
                 token each time.
             limit: Columns that the samples take.
             temperature: Divides the logits.
+            starts: The state of allowed tokens in which each row begins; that of free text if None.
         """
         assert self.logits is not None
         assert self.told == self.column, "nothing was listened to"
+        starts = [FREE] * len(self.tokens) if starts is None else starts
+        self.states.copy_(torch.tensor(starts))
         first, end = self.column, self.column + limit
         if draws is None:
             self.limits.fill_(limit)
@@ -253,9 +265,15 @@ class Conversation:
         # fed with the next context, so that nothing depends on them.
         self.filled.scatter_(1, (first + lengths - 1).clamp(min=first).unsqueeze(1), False)
         return [
-            Sampled(tuple(tokens[:length]), tuple(logprobs[:length]), bool(stop), bool(good))
-            for tokens, logprobs, length, stop, good in zip(
-                sampled, chosen.tolist(), lengths.tolist(), self.stopped.tolist(), self.finite.tolist(), strict=True
+            Sampled(tuple(tokens[:length]), tuple(logprobs[:length]), bool(stop), bool(good), start)
+            for tokens, logprobs, length, stop, good, start in zip(
+                sampled,
+                chosen.tolist(),
+                lengths.tolist(),
+                self.stopped.tolist(),
+                self.finite.tolist(),
+                starts,
+                strict=True,
             )
         ]
 
@@ -293,7 +311,8 @@ class Conversation:
     def _draw(self, logits: Tensor, greedy: bool, temperature: float) -> None:
         """Draws the token of the column `at` in every row and notes which rows have ended."""
         uniform = None if greedy else self.uniform.index_select(1, self.at).squeeze(1)
-        token, logprob, good = draw(logits, uniform, temperature, self.blocked)
+        token, logprob, good = draw(logits, uniform, temperature, self.allowed.blocked_in(self.states))
+        self.states.copy_(self.allowed.follow[self.states, token])
         self.tokens.index_copy_(1, self.at, token.unsqueeze(1))
         self.chosen.index_copy_(1, self.at, logprob.double().unsqueeze(1))
         self.filled.index_copy_(1, self.at, self.alive.unsqueeze(1))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from wireheading.policy.allowed import FREE, AllowedTokens
 from wireheading.policy.lora import Adapters
 from wireheading.policy.masks import causal, model_mask, positions_of
 from wireheading.study.sections import OptimizerConfig
@@ -23,11 +24,13 @@ class Turn:
         context: Tokens that the policy was given.
         sampled: Tokens that it sampled, its stop token included.
         trained: Whether the update pushes these tokens.
+        start: The state of allowed tokens in which they begin.
     """
 
     context: tuple[int, ...]
     sampled: tuple[int, ...]
     trained: bool
+    start: int = FREE
 
 
 @dataclass(frozen=True)
@@ -63,17 +66,20 @@ class Batch:
         tokens: The tokens.
         filled: Whether a column holds one.
         trained: Whether the update pushes it.
+        states: The state of allowed tokens in which it was sampled.
     """
 
     tokens: Tensor
     filled: Tensor
     trained: Tensor
+    states: Tensor
 
 
-def lay_out(rows: Sequence[Sequence[Turn]], widths: Sequence[Width], pad: int) -> Batch:
+def lay_out(rows: Sequence[Sequence[Turn]], widths: Sequence[Width], pad: int, allowed: AllowedTokens) -> Batch:
     """Lays out the turns of each row in their columns; a row without turns is a dummy."""
     columns = sum(width.context + width.sampled for width in widths)
     tokens = np.full((len(rows), columns), pad, dtype=np.int64)
+    states = np.full((len(rows), columns), FREE, dtype=np.int64)
     filled, trained = np.zeros((2, len(rows), columns), dtype=bool)
     nothing = Turn((), (), trained=False)
     for row, turns in enumerate(rows):
@@ -84,8 +90,10 @@ def lay_out(rows: Sequence[Sequence[Turn]], widths: Sequence[Width], pad: int) -
             tokens[row, first:last] = turn.context + turn.sampled
             filled[row, first:last] = True
             trained[row, middle:last] = turn.trained
+            if turn.start != FREE:
+                states[row, middle:last] = allowed.walk(turn.start, turn.sampled)[:-1]
             start = middle + width.sampled
-    return Batch(torch.from_numpy(tokens), torch.from_numpy(filled), torch.from_numpy(trained))
+    return Batch(*map(torch.from_numpy, (tokens, filled, trained, states)))
 
 
 def sampled_columns(widths: Sequence[Width]) -> Tensor:
@@ -99,7 +107,7 @@ def sampled_columns(widths: Sequence[Width]) -> Tensor:
 
 
 def teacher_forced(
-    model: PreTrainedModel, batch: Batch, sampled: Tensor, temperature: float, blocked: Tensor
+    model: PreTrainedModel, batch: Batch, sampled: Tensor, temperature: float, allowed: AllowedTokens
 ) -> Tensor:
     """Log-probabilities of sampled tokens in one forward pass over whole conversations.
 
@@ -108,7 +116,7 @@ def teacher_forced(
         batch: The conversations.
         sampled: The columns of sampled tokens.
         temperature: Divides the logits.
-        blocked: Which tokens have no part in the distribution, `[1, vocabulary]`.
+        allowed: The tokens that may be sampled.
 
     Returns:
         `[rows, sampled columns]`; where a row has no token they mean nothing, and may be infinite.
@@ -124,7 +132,7 @@ def teacher_forced(
         logits_to_keep=sampled - 1,
     ).logits
     logits = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
-    logits = logits.masked_fill_(blocked, -torch.inf)
+    logits = logits.masked_fill_(allowed.blocked_in(batch.states[:, sampled]), -torch.inf)
     tokens = batch.tokens[:, sampled].unsqueeze(-1)
     return torch.log_softmax(logits, dim=-1).gather(-1, tokens).squeeze(-1)
 
@@ -148,7 +156,7 @@ class Chunk:
         widths: Sequence[Width],
         pad: int,
         temperature: float,
-        blocked: Tensor,
+        allowed: AllowedTokens,
     ):
         """Makes room.
 
@@ -159,14 +167,14 @@ class Chunk:
             widths: The fixed columns of each turn.
             pad: Token that fills the holes.
             temperature: Divides the logits.
-            blocked: Which tokens are never sampled, `[1, vocabulary]`.
+            allowed: The tokens that may be sampled.
         """
-        self.blocked = blocked
+        self.allowed = allowed
         self.model, self.adapters = model, adapters
         self.slots, self.widths = slots, widths
         self.pad, self.temperature = pad, temperature
-        nothing = lay_out([()] * len(slots), widths, pad)
-        self.batch = Batch(*(part.to(model.device) for part in (nothing.tokens, nothing.filled, nothing.trained)))
+        nothing = lay_out([()] * len(slots), widths, pad, allowed)
+        self.batch = Batch(*(getattr(nothing, field.name).to(model.device) for field in fields(Batch)))
         self.sampled = sampled_columns(widths)
         self.columns = self.sampled.to(model.device)
         self.held = nothing.filled[:, self.sampled]
@@ -177,10 +185,9 @@ class Chunk:
 
     def fill(self, rows: Sequence[Sequence[Turn]], totals: Sequence[int], advantages: Sequence[float]) -> None:
         """Hands over the turns of each row, how many tokens its run trains in all, and its advantage."""
-        batch = lay_out(rows, self.widths, self.pad)
-        self.batch.tokens.copy_(batch.tokens)
-        self.batch.filled.copy_(batch.filled)
-        self.batch.trained.copy_(batch.trained)
+        batch = lay_out(rows, self.widths, self.pad, self.allowed)
+        for field in fields(Batch):
+            getattr(self.batch, field.name).copy_(getattr(batch, field.name))
         self.held = batch.filled[:, self.sampled]
         dtype = self.weights.dtype
         self.weights.copy_(-torch.tensor(advantages, dtype=dtype) / torch.tensor(totals, dtype=dtype).clamp(min=1))
@@ -193,7 +200,7 @@ class Chunk:
         tokens.
         """
         self.adapters.select(self.slots, trained=True)
-        logprobs = teacher_forced(self.model, self.batch, self.columns, self.temperature, self.blocked)
+        logprobs = teacher_forced(self.model, self.batch, self.columns, self.temperature, self.allowed)
         losses = logprobs.where(self.batch.trained[:, self.columns], 0.0).sum(dim=1) * self.weights
         losses.sum().backward()
         self.logprobs.copy_(logprobs.detach())

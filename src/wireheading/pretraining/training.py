@@ -28,7 +28,7 @@ from wireheading.errors import ConfigError
 from wireheading.files import sync_folder
 from wireheading.inputs import corpus
 from wireheading.inputs.items import freeze_items
-from wireheading.policy.allowed import blocked_tokens
+from wireheading.policy.allowed import AllowedTokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.device import prepare_device
 from wireheading.policy.session import Conversation
@@ -204,7 +204,7 @@ class School:
             self.chat,
             len(indices),
             limits.prompt_tokens + limits.response_tokens,
-            blocked_tokens(self.chat, model.config.vocab_size, model.device),
+            AllowedTokens(self.chat, model.config.vocab_size, model.device, {}),
         )
         talk.listen([self.prompts[name][index] for index in indices], limits.prompt_tokens)
         draws = [

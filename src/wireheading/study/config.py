@@ -49,6 +49,7 @@ SPEC_KEYS = {
     "temperature",
     "prompting",
     "grading_context",
+    "grading",
     "measures",
     "item_order",
     "data_seed",
@@ -93,6 +94,9 @@ class Study(Section):
     """Whether prompts are turns in the model's chat template, or plain text that is completed."""
     grading_context: Literal["conversation", "fresh"] = "conversation"
     """Whether a grade is asked for as the next turn of the conversation or in a context of its own."""
+    grading: Literal["free", "choice"] = "free"
+    """Whether a grade is sampled as free text and read, or chosen among the task's grades, so that all are
+    readable."""
     measures: Literal["strict", "original"] = "strict"
     """The evaluators and grade readers that rewards are made of: this project's, or the published study's."""
     item_order: Literal["shuffled", "fixed"] = "shuffled"

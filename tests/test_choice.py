@@ -1,0 +1,110 @@
+"""Grades that are chosen: sampled, scored and updated under the same mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import peft
+import pytest
+import torch
+from test_lockstep import make_study
+from test_policy import WIDTHS, make_policy, stir
+from toys import toy_chat, toy_model
+
+from wireheading.engine.prompts import choices, grade_texts
+from wireheading.errors import InputError
+from wireheading.policy.update import Turn, lay_out, sampled_columns, teacher_forced
+
+TEXTS = [(20,), (20, 21), (20, 22, 23), (30,), (31, 20)]
+STOP = 3
+
+
+def chosen_logprobs(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+    """Log-probabilities of a chosen text and its stop token, from the logits before each of them."""
+    found = []
+    for place, token in enumerate(tokens):
+        said = tuple(tokens[:place])
+        allowed = {text[place] for text in TEXTS if text[:place] == said and len(text) > place}
+        allowed |= {STOP} if said in TEXTS else set()
+        kept = sorted(allowed)
+        found.append(torch.log_softmax(logits[place, kept] / 0.8, dim=-1)[kept.index(token)])
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3"])
+def test_what_is_chosen_is_sampled_scored_and_updated_under_one_mask(family: str) -> None:
+    policy = make_policy(3, family=family, choices={"other": [(40, 41)], "grade": TEXTS})
+    stir(policy)
+    start = policy.allowed.starts["grade"]
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(12):
+        contexts = [tuple(rng.integers(4, 200, size).tolist()) for size in (8, 3, 5)]
+        talk = policy.converse(3, 24)
+        policy.select(range(3), adapted=True)
+        talk.listen(contexts, 8)
+        scores = talk.score(TEXTS, 0.8, start)
+        assert torch.allclose(scores.sum(dim=1), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-9)
+        # One row of three speaks freely.
+        said = talk.speak([rng.random(5) for _ in range(3)], 5, 0.8, [start, 0, start])
+        turns = [
+            (Turn(context, sample.tokens, trained=True, start=sample.start),)
+            for context, sample in zip(contexts, said, strict=True)
+        ]
+        batch, columns = lay_out(turns, WIDTHS[:1], 0, policy.allowed), sampled_columns(WIDTHS[:1])
+        forced = teacher_forced(policy.model, batch, columns, 0.8, policy.allowed)
+        for row in range(3):
+            sampled = torch.tensor(said[row].logprobs, dtype=torch.float64)
+            assert torch.allclose(forced[row, : len(sampled)], sampled, rtol=0, atol=1e-9)
+        for row in (0, 2):
+            *text, last = said[row].tokens
+            assert (last, said[row].stopped) == (STOP, True)
+            policy.adapters.select(range(row, row + 1))
+            whole = torch.tensor([contexts[row] + said[row].tokens])
+            plain = policy.model(whole, use_cache=False).logits[0, len(contexts[row]) - 1 :]
+            expected = chosen_logprobs(plain, said[row].tokens)
+            assert torch.allclose(torch.tensor(said[row].logprobs, dtype=torch.float64), expected, rtol=0, atol=1e-9)
+            score = scores[row, TEXTS.index(tuple(text))]
+            assert score.item() == pytest.approx(expected.sum().exp().item(), rel=1e-9)
+            seen.add(tuple(text))
+    assert len(seen) > 2
+
+
+def test_an_update_of_choices_is_peft_and_torch_adamw(tmp_path: Path) -> None:
+    policy = make_policy(2, choices={"grade": TEXTS})
+    policy.adapters.save_peft(1, tmp_path / "start", "toy")
+    oracle = peft.PeftModel.from_pretrained(toy_model(), tmp_path / "start", is_trainable=True).eval()
+    parameters = {name: p for name, p in oracle.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(parameters.values(), lr=1e-2, weight_decay=0.01)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        context, text = tuple(rng.integers(4, 200, 6).tolist()), (*TEXTS[rng.integers(len(TEXTS))], STOP)
+        turn = Turn(context, text, trained=True, start=policy.allowed.starts["grade"])
+        step = policy.update(range(2), [(WIDTHS[:1], [(turn,)] * 2)], [0.3, -0.7])[1]
+        logprobs = chosen_logprobs(oracle(torch.tensor([context + text])).logits[0, len(context) - 1 :], text)
+        loss = 0.7 * logprobs.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimizer.step()
+        assert step.loss == pytest.approx(loss.item(), rel=1e-8, abs=1e-10)
+        assert step.grad_norm == pytest.approx(norm.item(), rel=1e-8)
+        assert step.logprobs == pytest.approx(logprobs.tolist(), rel=1e-8)
+    policy.adapters.save_peft(1, tmp_path / "end", "toy")
+    for name, value in peft.load_peft_weights(str(tmp_path / "end")).items():
+        assert torch.allclose(value, parameters[name.replace(".weight", ".default.weight")], rtol=0, atol=1e-8), name
+
+
+def test_every_grade_must_fit_into_its_limit_to_be_chosen(tmp_path: Path) -> None:
+    study, chat = make_study(tmp_path, grading="choice"), toy_chat()
+    # Three tokens of which the last is a stop token.
+    assert {chat.text(text) for text in grade_texts(study, "sentiment", chat)} == {"0", "0.", "No", "1", "1."}
+    assert choices(make_study(tmp_path), chat) == {}
+    tasks = study.model_dump()["tasks"]
+    tasks["sentiment"]["grade_tokens"] = 1
+    with pytest.raises(
+        InputError, match=r"tasks\.sentiment\.grade_tokens = 1: the grade 0\.0 takes 2; raise the limit"
+    ):
+        choices(make_study(tmp_path, grading="choice", tasks=tasks), chat)
