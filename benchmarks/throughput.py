@@ -39,6 +39,7 @@ from transformers import (
 
 from wireheading.engine.experiment import EndRound, GradeNext, Respond, Update, experiment
 from wireheading.engine.job import Job, Live
+from wireheading.engine.progress import Progress
 from wireheading.engine.stopping import Stop
 from wireheading.inputs.items import read_items
 from wireheading.policy.chat import Chat
@@ -386,7 +387,7 @@ def engine(
         for group in groups:
             for slot, run in enumerate(group):
                 policy.adapters.initialise(slot, run.seed)
-            job = Job(study, group, policy, {}, {}, lambda _: None, Stop())
+            job = Job(study, group, policy, {}, {}, Progress(study, group, lambda _: None), Stop())
             live = [Live(run, slot, experiment(study, run, chat, data[run.task], [])) for slot, run in enumerate(group)]
             started = clock.now()
             for _ in range(rounds):

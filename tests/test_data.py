@@ -175,7 +175,8 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         ({"heldout_items": 11}, "heldout_items = 11: {folder} has only 10 different items in its split 'test'"),
         ({"subset": "9.9"}, "cannot be loaded (BuilderConfig '9.9' not found"),
         ({"data": "./nothing"}, "there is no such folder; give a folder or a hub id"),
-        ({"data": "org/nothing"}, "HF_HUB_OFFLINE is set; unset it while fetching"),
+        ({"data": "data/film/nothing"}, "there is no such folder; give a folder or a hub id"),
+        ({"data": "data/nothing"}, "there is no such folder here, and HF_HUB_OFFLINE is set; unset it while fetching"),
     ],
 )
 def test_data_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, changes: dict[str, Any], told: str) -> None:

@@ -130,7 +130,9 @@ def test_a_rejected_token_and_a_page_to_sign_in_are_told_for_what_they_are(
 
 def test_a_hub_out_of_reach_is_told_in_one_line(tmp_path: Path, at_hub: Callable[[str], None]) -> None:
     at_hub("http://127.0.0.1:1")
-    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:1 cannot be reached .*; run this where there is a netw"):
+    with pytest.raises(
+        InputError, match=r"no such folder here, and http://127\.0\.0\.1:1 cannot be reached .*; run this"
+    ):
         fetch_model("toy", source("org/toy"), tmp_path / "out", pytest.fail)
 
 

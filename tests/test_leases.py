@@ -151,6 +151,15 @@ def test_devices_are_shared_where_the_config_says_so(monkeypatch: pytest.MonkeyP
         own_device(load_study(changed(engine__share_devices=True)), "tiny", print).__enter__()
 
 
+@pytest.mark.usefixtures("smi")
+def test_a_driver_that_does_not_answer_leaves_the_cpu(tmp_path: Path) -> None:
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho NVIDIA-SMI has failed because it could not communicate with the driver\nexit 9\n")
+    assert visible_devices() == []
+    tool.chmod(0o644)
+    assert visible_devices() == []
+
+
 def test_without_a_device_nothing_is_leased(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with own_device(load_study(changed()), "tiny", pytest.fail):

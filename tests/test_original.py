@@ -166,7 +166,7 @@ def test_what_exists_is_kept_unless_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (one([episode(), episode()]), "sentiment/honest: holds 2 episodes"),
+        (one([episode(), episode()]), "sentiment/honest: is a list of 2 entries, and a run is a list of one"),
         (
             one([episode()], "seed_7/x/sentiment/honest"),
             "seed_7: unknown seed seed_7; the config's `seeds` are",
@@ -412,6 +412,13 @@ def test_an_export_overwrites_only_when_asked_and_leaves_out_what_is_not_believe
     exported = json.loads(path.read_text())
     assert [*exported] == ["seed_42"]
     assert exported["seed_42"][LLAMA][run.task][run.condition] == []
+
+
+def test_an_export_of_nothing_is_refused_and_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "exported.json"
+    with pytest.raises(ResultsFileError, match="holds no record of this study, so there is nothing to export"):
+        export_results(study_in(tmp_path), path, False, print)
+    assert not path.exists()
 
 
 def test_tables_and_figures_take_imported_records_and_average_them_nowhere(tmp_path: Path) -> None:

@@ -319,6 +319,24 @@ def test_the_command_reads_the_config_that_the_workflow_reads(
     assert json.loads(Path("out.json").read_text())["seed_42"][LLAMA]["sentiment"]["control"] == []
 
 
+@pytest.mark.parametrize("name", ["status", "check"])
+def test_records_of_another_study_are_found_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config_in(tmp_path, changed())
+    config_in(tmp_path, original_config("results"), "original.yaml")
+    (tmp_path / "config" / "broken.yaml").write_text("rounds: [")
+    assert cli.main(["import", str(put(tmp_path, one([episode()])))]) == 0
+    capsys.readouterr()
+    assert cli.main([name]) == 0
+    assert capsys.readouterr().err == (
+        "results holds the records of 1 runs of config/original.yaml: give --configfile config/original.yaml\n"
+    )
+    assert cli.main([name, "--configfile", "config/original.yaml"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_check_fails_where_a_record_is_corrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -351,7 +369,7 @@ def test_check_fails_where_a_record_is_corrupt(
         (["status", "--configfile", "."], ".: cannot be read (Is a directory)"),
         (["import", "none.json", "--configfile", "d.yaml"], "none.json: no such file"),
         (["import", ".", "--configfile", "d.yaml"], ".: Is a directory"),
-        (["export", "d.yaml/out.json", "--configfile", "d.yaml"], "d.yaml"),
+        (["export", "out.json", "--configfile", "d.yaml"], "results: holds no record of this study"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

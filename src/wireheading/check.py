@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wireheading.errors import printable
+from wireheading.errors import ConfigError, printable
 from wireheading.files import code_digest, sha256_of
 from wireheading.records.cells import differing_inputs
-from wireheading.records.record import RecordError, read_record
+from wireheading.records.record import RecordError, inspect_record, read_record
 from wireheading.study.conditions import CONDITIONS
-from wireheading.study.config import Run, Study
+from wireheading.study.config import Run, Study, load_study
+from wireheading.study.reading import read_config
 
 State = Literal["valid", "other code", "stale", "corrupt", "mixed"]
 
@@ -50,11 +51,27 @@ def check_records(study: Study) -> list[Finding]:
     ]
 
 
+def studies_in(results: Path, configs: Iterable[Path]) -> dict[Path, int]:
+    """The config files whose records lie in a results folder, with the number of their valid records."""
+    found = {}
+    for path in configs:
+        try:
+            study = load_study(read_config(path))
+        except ConfigError:
+            continue
+        if Path(study.results) == results:
+            found[path] = sum(
+                inspect_record(study.record_path(run), study.digest(run)) == "valid" for run in study.runs()
+            )
+    return {path: number for path, number in found.items() if number}
+
+
 def check_text(findings: Sequence[Finding]) -> str:
-    """The findings, a line each, and the number of records of each kind."""
+    """The findings, a line each but for what is valid without a remark, and the number of records of each kind."""
     lines = [
         f"{finding.state:<10}  {printable(str(finding.path))}  {printable(finding.remark)}".rstrip()
         for finding in findings
+        if finding.state != "valid" or finding.remark
     ]
     counts = Counter[str](finding.state for finding in findings if finding.path.suffix == ".json")
     kinds = ("valid", "other code", "stale", "corrupt")

@@ -8,11 +8,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from wireheading.check import BAD, check_records, check_text
+from wireheading.check import BAD, check_records, check_text, studies_in
 from wireheading.errors import InputError, printable
 from wireheading.records.published import export_results, import_results
 from wireheading.status import as_json, as_table, survey
-from wireheading.study.config import load_study
+from wireheading.study.config import Study, load_study
 from wireheading.study.reading import read_config
 
 STUDY = Path("config/config.yaml")
@@ -34,9 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "status":
             standings = survey(study, time.time())
             print(as_json(study, standings) if options.json else as_table(study, standings))
+            if all(standing.state in ("missing", "stale") for standing in standings):
+                _name_other_studies(study, options.configfile)
         elif options.command == "check":
             findings = check_records(study)
             print(check_text(findings))
+            if all(finding.state == "stale" for finding in findings):
+                _name_other_studies(study, options.configfile)
             return int(any(finding.state in BAD for finding in findings))
         elif options.command == "import":
             import_results(study, options.file, options.overwrite, _tell)
@@ -70,6 +74,13 @@ def _parser() -> argparse.ArgumentParser:
     for command in (taken, written):
         command.add_argument("--overwrite", action="store_true", help="replace what exists")
     return parser
+
+
+def _name_other_studies(study: Study, configfile: Path) -> None:
+    """Says whose records the results folder holds, where it holds none of the study that was asked for."""
+    others = studies_in(Path(study.results), sorted(configfile.parent.glob("*.yaml")))
+    for path, number in others.items():
+        _tell(f"{study.results} holds the records of {number} runs of {path}: give --configfile {path}")
 
 
 def _tell(line: str) -> None:

@@ -39,6 +39,7 @@ from wireheading.engine.experiment import (
     experiment,
     finite,
 )
+from wireheading.engine.progress import Progress
 from wireheading.engine.prompts import check_limits, choices
 from wireheading.engine.stopping import Stop, Stopped, listening
 from wireheading.errors import InputError
@@ -66,9 +67,6 @@ from wireheading.study.config import Run, Study
 from wireheading.tasks import Item
 
 Report = Callable[[str], None]
-
-PROGRESS_SECONDS = 10.0
-"""Time between two lines of progress."""
 
 
 @dataclass
@@ -208,17 +206,19 @@ def _advance(
     weights = model_digests(model_folder)
     inputs = {task: {**weights, **items[task].digests} for task in tasks}
     live = [_take_up(study, run, axes.index(run), policy, items[run.task], inputs[run.task], report) for run in missing]
+    progress = Progress(study, missing, report)
     report("evaluating the base model on held-out items")
     base = {}
     for task in tasks:
-        base[task] = evaluate(study, task, policy, range(1), items[task].heldout, stop.check, base=True)[0]
+        before_batch = progress.evaluation(f"the base model in {task}", len(items[task].heldout), stop.check)
+        base[task] = evaluate(study, task, policy, range(1), items[task].heldout, before_batch, base=True)[0]
         if not finite(base[task]):
             raise InputError(
                 f"{model_folder}: its logits on the held-out items of {task} are not finite in "
                 f"{study.models[name].precision} at temperature {study.temperature}; give whole weights, another "
                 "precision or a higher temperature"
             )
-    Job(study, axes, policy, inputs, base, report, stop).advance(live)
+    Job(study, axes, policy, inputs, base, progress, stop).advance(live)
 
 
 def _take_up(
@@ -256,7 +256,7 @@ class Job:
         policy: Policy,
         inputs: Mapping[str, Mapping[str, str]],
         base: Mapping[str, list[Row]],
-        report: Report,
+        progress: Progress,
         stop: Stop,
     ):
         """Lays out the slots.
@@ -267,14 +267,15 @@ class Job:
             policy: A policy with that many slots.
             inputs: SHA-256 of what the runs of each task read.
             base: The base model's held-out evaluation in each task.
-            report: Is told of progress.
+            progress: Reports how far the job is.
             stop: Tells, after each round and each batch of an evaluation, whether the job is to end early.
         """
         self.study = study
         self.policy = policy
         self.inputs = inputs
         self.base = base
-        self.report = report
+        self.progress = progress
+        self.report = progress.report
         self.stop = stop
         self.slots = len(axes)
         self.groups = groups_of(study, axes)
@@ -289,7 +290,6 @@ class Job:
         }
         self.evaluating = 0.0
         self.started = time.monotonic()
-        self.reported = self.started
 
     def advance(self, live: Sequence[Live]) -> None:
         """Plays the runs round by round to their end and writes their records.
@@ -316,8 +316,8 @@ class Job:
             if stopped is not None:
                 at = self._save_all(live)
                 raise Stopped(f"{stopped} at round {at} of {self.study.rounds}; the runs go on from there")
-            self._progress(live)
-        self._tell_costs(live)
+            self._report_progress(live)
+        self.progress.costs(_done(live), time.monotonic() - self.started - self.evaluating, self.evaluating)
 
     def play_round(self, live: Sequence[Live]) -> None:
         """Plays one round of runs that have not ended."""
@@ -427,7 +427,8 @@ class Job:
         for task, count in sorted({(run.run.task, len(ask.items)) for run, ask in asking}):
             together = [(run, ask) for run, ask in asking if (run.run.task, len(ask.items)) == (task, count)]
             slots = self.slots_of[task]
-            rows = evaluate(self.study, task, self.policy, slots, together[0][1].items, self.stop.check)
+            before_batch = self.progress.evaluation(f"{len(together)} runs in {task}", count, self.stop.check)
+            rows = evaluate(self.study, task, self.policy, slots, together[0][1].items, before_batch)
             for run, _ in together:
                 self._end_evaluation(run, rows[run.slot - slots.start])
         self.evaluating += time.monotonic() - started
@@ -506,33 +507,16 @@ class Job:
         )
         write_record(path, record)
 
-    def _progress(self, live: Sequence[Live]) -> None:
-        now = time.monotonic()
-        done = sum(len(run.rows) - run.first for run in live)
-        left = sum(self.study.rounds - len(run.rows) for run in live if run.ask is not None)
-        if left and now - self.reported < PROGRESS_SECONDS:
-            return
-        self.reported = now
-        at = min((len(run.rows) for run in live if run.ask is not None), default=self.study.rounds)
-        if not done:
-            # They all diverged before they had finished a round.
-            return
-        rate = done / (now - self.started)
-        minutes, seconds = divmod(round(left / rate), 60)
-        where = f"round {at} of {self.study.rounds}"
-        self.report(f"{where} · {len(live)} runs · {rate:.0f} run-rounds/s · {minutes}:{seconds:02d} left")
+    def _report_progress(self, live: Sequence[Live]) -> None:
+        playing = [len(run.rows) for run in live if run.ask is not None]
+        left = sum(self.study.rounds - rows for rows in playing)
+        at = min(playing, default=self.study.rounds)
+        self.progress.round(at, _done(live), left, time.monotonic() - self.started - self.evaluating)
 
-    def _tell_costs(self, live: Sequence[Live]) -> None:
-        """Tells what these runs would take with the study's default number of rounds, from what they took."""
-        done = sum(len(run.rows) - run.first for run in live)
-        if done:
-            training = time.monotonic() - self.started - self.evaluating
-            rounds = Study.model_fields["rounds"].default
-            minutes, seconds = divmod(round(training / done * rounds * len(live)), 60)
-            self.report(
-                f"{training:.1f} s of training, {self.evaluating:.1f} s of held-out evaluation; {rounds} rounds of "
-                f"{len(live)} runs would take {minutes}:{seconds:02d} of training"
-            )
+
+def _done(live: Sequence[Live]) -> int:
+    """Rounds that this job has done, of all runs together."""
+    return sum(len(run.rows) - run.first for run in live)
 
 
 def groups_of(study: Study, axes: Sequence[Run]) -> list[tuple[range, Shape]]:

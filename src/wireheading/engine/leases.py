@@ -15,7 +15,6 @@ import math
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import tempfile
 import time
@@ -41,16 +40,18 @@ _CLAIM = re.compile(r"(\d+)\.[0-9a-f]+")
 def visible_devices() -> list[str]:
     """The names of the devices that this process may use, in the order of their indices.
 
-    Those of CUDA_VISIBLE_DEVICES where a scheduler set it, else all that the machine's driver lists.
+    Those of CUDA_VISIBLE_DEVICES where a scheduler set it, else all that the machine's driver lists: none where there
+    is no driver, or it does not answer, as CUDA has none to use either.
     """
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         names = [name.strip() for name in listed.split(",")]
         # As CUDA reads it: nothing from the first invalid entry on.
         return names[: next((place for place, name in enumerate(names) if name in ("", "-1")), len(names))]
-    if shutil.which("nvidia-smi") is None:
+    try:
+        return _nvidia_smi("--query-gpu=index", "--format=csv,noheader").split()
+    except (OSError, subprocess.CalledProcessError):
         return []
-    return _nvidia_smi("--query-gpu=index", "--format=csv,noheader").split()
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def local_folder(key: str, source: str) -> Path | None:
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
-    if source.startswith(("/", ".", "~")):
+    if source.startswith(("/", ".", "~")) or source.count("/") > 1:
         raise InputError(f"config: {key} = {source!r}: there is no such folder; give a folder or a hub id")
     return None
 
@@ -202,11 +202,14 @@ def telling_of_the_hub(source: str, kind: str = "") -> Iterator[None]:
         raise InputError(f"it has no such revision; see {page}/commits/main and set `revision`") from None
     except (errors.RepositoryNotFoundError, errors.HFValidationError):
         raise InputError(
-            f"no such repository, or a private one; look at {page}, give a local folder, or set HF_TOKEN to a "
-            "token that may read it"
+            f"there is no such folder here, and no such repository, or a private one; look at {page}, give a local "
+            "folder, or set HF_TOKEN to a token that may read it"
         ) from None
     except errors.OfflineModeIsEnabled:
-        raise InputError("HF_HUB_OFFLINE is set; unset it while fetching, or give the folder of a copy") from None
+        raise InputError(
+            "there is no such folder here, and HF_HUB_OFFLINE is set; unset it while fetching, or give the folder of a "
+            "copy"
+        ) from None
     except json.JSONDecodeError:
         raise InputError(
             f"{page} was answered by something else than the hub, perhaps a network's page to sign in; sign in there, "
@@ -218,8 +221,8 @@ def telling_of_the_hub(source: str, kind: str = "") -> Iterator[None]:
                 f"{constants.ENDPOINT} rejects the token in HF_TOKEN; make a new one, or unset it for what is public"
             ) from None
         raise InputError(
-            f"{constants.ENDPOINT} cannot be reached ({first_line(error)}); run this where there is a "
-            "network, or give the folder of a copy"
+            f"there is no such folder here, and {constants.ENDPOINT} cannot be reached ({first_line(error)}); run this "
+            "where there is a network, or give the folder of a copy"
         ) from None
 
 

@@ -121,11 +121,16 @@ def export_results(study: Study, path: Path, overwrite: bool, report: Report) ->
         report: Is told of every record that is not believed, and of the number of runs.
 
     Raises:
-        ResultsFileError: The file exists.
+        ResultsFileError: The file exists, or there is nothing to write.
     """
     if path.exists() and not overwrite:
         raise ResultsFileError(f"{path}: exists; --overwrite replaces it")
     episodes = {run: _episodes(study, run, report) for run in study.runs()}
+    if not any(episodes.values()):
+        raise ResultsFileError(
+            f"{study.results}: holds no record of this study, so there is nothing to export; name the config of its "
+            "records with --configfile"
+        )
     present = {(run.seed, run.model) for run, held in episodes.items() if held}
     results: dict[str, Any] = {}
     for run, held in episodes.items():
@@ -228,7 +233,10 @@ def _absent(value: object) -> bool:
 def _only_episode(place: str, episodes: object) -> Mapping[str, Any]:
     held = _array(place, episodes)
     if len(held) > 1:
-        raise ResultsFileError(f"{place}: holds {len(held)} episodes, and a run has one; keep one of them")
+        raise ResultsFileError(
+            f"{place}: is a list of {len(held)} entries, and a run is a list of one object that holds the lists "
+            f"{', '.join(ORIGINAL_HISTORIES)}; if these are rounds, make lists of their values; if runs, keep one"
+        )
     return _members(place, held[0], "lists") if held else {}
 
 
