@@ -205,19 +205,27 @@ class Conversation:
         queries = past.sum(dim=1, keepdim=True) + depths
         tokens = torch.tensor([node[-1] for node in nodes], device=self.device).expand(rows, -1)
         keys = torch.cat([positions_of(past), queries], dim=1)
-        logits = torch.cat([self.logits[:, None], self._feed(column, tokens, queries, keys, visible, keep=0)], dim=1)
-        states = torch.tensor([self.allowed.walk(start, node)[-1] for node in [(), *nodes]], device=self.device)
-        blocked = self.allowed.blocked_in(states)
-        logprobs = torch.log_softmax((logits / temperature).masked_fill_(blocked, -torch.inf), dim=-1).double()
-        # Place 0 is what was listened to; the node at place p of the tree is at p + 1.
-        totals = []
-        for text in texts:
-            at, total = 0, torch.zeros(rows, dtype=torch.float64, device=self.device)
-            for end in range(1, len(text) + 1):
-                total = total + logprobs[:, at, text[end - 1]]
-                at = index[tuple(text[:end])] + 1
-            totals.append(total + logprobs[:, at, self.stop_tokens].logsumexp(dim=-1))
-        return torch.stack(totals, dim=1).exp()
+        first = self._logprobs(self.logits[:, None], [start], temperature)
+        states = [self.allowed.walk(start, node)[-1] for node in nodes]
+        after = self._logprobs(self._feed(column, tokens, queries, keys, visible, keep=0), states, temperature)
+        # Each node's token follows on what was listened to, or on its parent.
+        parents = torch.tensor([index.get(node[:-1], 0) for node in nodes], device=self.device)
+        steps = torch.where(depths == 0, first(torch.zeros_like(parents), tokens[0]), after(parents, tokens[0]))
+        ends = torch.tensor([index[tuple(text)] for text in texts], device=self.device)
+        paths = torch.where(ancestors.to(self.device)[ends], steps[:, None], 0.0).sum(dim=-1)
+        return (paths + after(ends[:, None], self.stop_tokens).logsumexp(dim=-1)).exp()
+
+    def _logprobs(
+        self, logits: Tensor, states: Sequence[int], temperature: float
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """Looks up log-probabilities, `[rows, …]` in float64, of tokens at places of `[rows, places, vocabulary]`.
+
+        Those of all tokens would take several times the logits' memory.
+        """
+        blocked = self.allowed.blocked_in(torch.tensor(states, device=self.device))
+        allowed = (logits / temperature).masked_fill_(blocked, -torch.inf)
+        total = allowed.logsumexp(dim=-1)
+        return lambda places, tokens: allowed[:, places, tokens].double() - total[:, places].double()
 
     @torch.no_grad()
     def speak(
