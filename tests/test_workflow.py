@@ -158,7 +158,7 @@ def test_edited_code_redoes_nothing(workplace: Workplace) -> None:
     for name in ("src", "workflow"):
         (workplace.folder / name).unlink()
         shutil.copytree(ROOT / name, workplace.folder / name)
-    for path in workplace.folder.glob("src/**/lockstep.py"), workplace.folder.glob("workflow/**/rl_run.py"):
+    for path in workplace.folder.glob("src/**/experiment.py"), workplace.folder.glob("workflow/**/rl_run.py"):
         with next(path).open("a", encoding="utf-8") as file:
             file.write("\nEDITED = True\n")
     assert "Nothing to be done" in workplace.snakemake()
