@@ -25,6 +25,9 @@ from typing import Any, TypeVar
 
 import torch
 import yaml
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # as pytest has it; made-up rounds are there
+
 from made_up import few_runs, write_runs
 
 from wireheading.analysis.tables import write_tables
