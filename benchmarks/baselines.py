@@ -1,7 +1,7 @@
-"""Two other ways to compute a run, to measure the engine against: they answer the very questions that it answers.
+"""Two other ways to compute a run, which the engine is measured against: they answer the requests that it answers.
 
-Both take one run at a time through PEFT and `torch.optim.AdamW`. They draw with the same random numbers, so they must
-sample the same tokens as the engine: the benchmark checks that, and then compares like with like.
+Both take one run at a time through PEFT and `torch.optim.AdamW`. They draw with the same random numbers and sample the
+same tokens as the engine, so like is compared with like; `tests/test_baselines.py` checks it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class TokenByToken(OneRun):
             token, logprob, _ = draw(logits[:, -1].float(), draws_at, self.temperature, self.blocked)
             self.kept.append(logprob[0])
             tokens.append(int(token))
-            values.append(float(logprob))
+            values.append(logprob.item())
             if tokens[-1] in self.chat.stop_tokens:
                 break
             fed = token.unsqueeze(0)
