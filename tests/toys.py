@@ -17,6 +17,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     Qwen3Config,
 )
 
@@ -67,6 +68,7 @@ def toy_model(family: str = "llama", dtype: torch.dtype = torch.float64, seed: i
         "mistral": lambda: MistralConfig(**shape, sliding_window=None),
         "mistral-window": lambda: MistralConfig(**shape, sliding_window=9),
         "gemma2": lambda: Gemma2Config(**shape, sliding_window=9, query_pre_attn_scalar=8),
+        "qwen2": lambda: Qwen2Config(**shape),
         "qwen3": lambda: Qwen3Config(**shape),
     }
     config = families[family]()

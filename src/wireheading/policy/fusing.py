@@ -1,122 +1,87 @@
 """Parts of a decoder layer in fewer operations than transformers' own code takes for the same formulas.
 
-A decode step is made of many operations that are short. An update is not: there, gradients of what was joined would be
-copied to be joined as well, which takes longer than what it saves.
+A decode step is made of many short operations. An update is not: there, gradients of what was joined would have to be
+joined as well, which takes longer than it saves. So all but the norms compute as usual where gradients are wanted.
 """
 
 from __future__ import annotations
 
 import sys
 from functools import partial
-from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.models.llama import modeling_llama
 
 from wireheading.policy.joint import JointLinear
 
+FAMILIES = ("llama", "mistral", "gemma2", "qwen2", "qwen3")
+"""The architectures of transformers whose norms, gated layers and rotations are known to be those computed here."""
+
 
 def fuse(model: nn.Module) -> None:
-    """Lets a model's norms, rotary embeddings and gated layers compute in few operations.
-
-    Parts of other formulas than those known here stay as they are.
-    """
-    modules = list(model.modules())
-    for module in modules:
-        _fuse_norm(module)
-        _fuse_gate(module)
-    _fuse_rotation(modules)
-
-
-def _fuse_norm(module: Any) -> None:
-    """Root-mean-square norms (arXiv 1910.07467), rounded once instead of twice."""
-    if _is_of_llama(type(module).forward, modeling_llama.LlamaRMSNorm.forward):
-        module.forward = partial(_normalise, module)
-    elif type(module).__name__ == "Gemma2RMSNorm":
-        # It multiplies by one more than its weight, and in float32 whatever the model's type.
-        module.forward = partial(_normalise_wide, module.weight.detach().float() + 1, module.eps)
-
-
-def _normalise(module: Any, x: Tensor) -> Tensor:
-    return functional.rms_norm(x, module.weight.shape, module.weight, module.variance_epsilon)
-
-
-def _normalise_wide(weight: Tensor, epsilon: float, x: Tensor) -> Tensor:
-    return functional.rms_norm(x.float(), weight.shape, weight, epsilon).to(x.dtype)
-
-
-def _fuse_gate(module: Any) -> None:
-    """Gated linear units (arXiv 2002.05202) whose two projections are one product."""
-    if _is_of_llama(type(module).forward, modeling_llama.LlamaMLP.forward) and all(
-        type(layer) is nn.Linear for layer in (module.gate_proj, module.up_proj)
-    ):
-        module.forward = partial(_gated, module, JointLinear([module.gate_proj, module.up_proj]))
-
-
-def _gated(module: Any, joint: JointLinear, x: Tensor) -> Tensor:
-    if torch.is_grad_enabled():
-        output: Tensor = type(module).forward(module, x)
-        return output
-    gate, up = joint(x).chunk(2, dim=-1)
-    output = module.down_proj(module.act_fn(gate) * up)
-    return output
-
-
-def _fuse_rotation(modules: list[Any]) -> None:
-    """Rotary position embeddings (arXiv 2104.09864) with the sign in the sine instead of in the halves."""
-    attentions = [module for module in modules if hasattr(module, "q_proj") and hasattr(module, "k_proj")]
-    # The sine is changed for all of them, so all must be known to take it.
-    if not attentions or not all(_rotates_as_llama(module) for module in attentions):
+    """Lets the parts of a model of a known architecture compute in few operations, and leaves any other as it is."""
+    modeling = type(model).__module__
+    if modeling not in (f"transformers.models.{family}.modeling_{family}" for family in FAMILIES):
         return
-    for module in attentions:
-        # The layer's own code, with another function where it calls this one.
-        forward = type(module).forward
-        names = {
-            **forward.__globals__,
-            "apply_rotary_pos_emb": partial(_rotate, forward.__globals__["apply_rotary_pos_emb"]),
-        }
-        module.forward = partial(FunctionType(forward.__code__, names, None, forward.__defaults__), module)
-    for module in modules:
-        if type(module).__name__.endswith("RotaryEmbedding"):
-            module.forward = partial(_signed, module.forward)
+    for module in model.modules():
+        kind = type(module).__name__
+        if kind == "Gemma2RMSNorm":
+            _fuse_gemma_norm(module)
+        elif kind.endswith("RMSNorm"):
+            module.forward = partial(_normalise, module)
+        elif kind.endswith("MLP"):
+            _fuse_gate(module)
+    _fuse_rotation(sys.modules[modeling])
 
 
-def _rotates_as_llama(attention: nn.Module) -> bool:
-    """Whether an attention layer rotates by functions that are Llama's, of which each architecture has its copy."""
-    theirs = sys.modules[type(attention).__module__]
-    return "apply_rotary_pos_emb" in type(attention).forward.__code__.co_names and all(
-        _is_of_llama(getattr(theirs, name, None), getattr(modeling_llama, name))
-        for name in ("apply_rotary_pos_emb", "rotate_half")
-    )
+def _normalise(norm: Any, x: Tensor) -> Tensor:
+    """Root-mean-square normalisation (arXiv 1910.07467), rounded once instead of twice."""
+    return functional.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
-def _is_of_llama(function: Any, llamas: Any) -> bool:
-    """Whether a function is a copy of one of Llama's: made of the same instructions, whatever it is called."""
-    code, theirs = getattr(function, "__code__", None), llamas.__code__
-    return code is not None and all(
-        getattr(code, part) == getattr(theirs, part) for part in ("co_code", "co_consts", "co_names")
-    )
+def _fuse_gemma_norm(norm: Any) -> None:
+    """Gemma's multiplies by one more than its weight, and in float32 whatever the model's type."""
+    weight = norm.weight.detach().float() + 1
+
+    def normalise(x: Tensor) -> Tensor:
+        return functional.rms_norm(x.float(), weight.shape, weight, norm.eps).to(x.dtype)
+
+    norm.forward = normalise
 
 
-def _signed(forward: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-    cos, sin = forward(*args, **kwargs)
-    if torch.is_grad_enabled():
-        return cos, sin
-    first, second = sin.chunk(2, dim=-1)
-    return cos, torch.cat([-first, second], dim=-1)
+def _fuse_gate(layer: Any) -> None:
+    """A gated linear unit (arXiv 2002.05202) whose two projections are one product."""
+    if not all(type(projection) is nn.Linear for projection in (layer.gate_proj, layer.up_proj)):
+        return
+    joint, usual = JointLinear([layer.gate_proj, layer.up_proj]), layer.forward
+
+    def gated(x: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            return usual(x)
+        gate, up = joint(x).chunk(2, dim=-1)
+        return layer.down_proj(layer.act_fn(gate) * up)
+
+    layer.forward = gated
 
 
-def _rotate(theirs: Any, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+def _fuse_rotation(modeling: Any) -> None:
+    """Rotary position embeddings (arXiv 2104.09864) of queries and keys together.
+
+    Attention layers call a function of their module, so that function is replaced, once for all models.
+    """
+    usual = modeling.apply_rotary_pos_emb
+    if getattr(usual, "func", None) is not _rotate:
+        modeling.apply_rotary_pos_emb = partial(_rotate, usual)
+
+
+def _rotate(usual: Any, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> Any:
     """Rotates queries and keys, `[rows, heads, columns, size]`, by angles `[rows, columns, size]`."""
     if torch.is_grad_enabled():
-        queries, keys = theirs(query, key, cos, sin)
-        return queries, keys
-    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+        return usual(query, key, cos, sin)
     both = torch.cat([query, key], dim=1)
     first, second = both.chunk(2, dim=-1)
-    rotated = torch.addcmul(both * cos, torch.cat([second, first], dim=-1), sin)
-    queries, keys = rotated.split([query.shape[1], key.shape[1]], dim=1)
-    return queries, keys
+    turned = torch.cat([-second, first], dim=-1)
+    rotated = torch.addcmul(both * cos.unsqueeze(1), turned, sin.unsqueeze(1))
+    return rotated.split([query.shape[1], key.shape[1]], dim=1)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import LoraConfig as PeftLoraConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -272,6 +271,8 @@ class Adapters:
 
     def save_peft(self, slot: int, folder: Path, base: str) -> None:
         """Writes a slot's adapter so that `PeftModel.from_pretrained` loads it."""
+        from peft import LoraConfig as PeftLoraConfig  # here, because importing it takes seconds
+
         config = PeftLoraConfig(
             r=self.config.rank,
             lora_alpha=self.config.alpha,
