@@ -140,8 +140,8 @@ def test_the_study_has_the_published_settings() -> None:
         ({"tasks__sentiment__prompt": "\ud800{text}"}, ["tasks.sentiment.prompt", "cannot be written"]),
         ({"models__tiny__source": "a\0b"}, ["models.tiny.source", "cannot be written"]),
         ({"grading_context": "fresh"}, ["tasks.sentiment.grading_prompt", "must name {response}"]),
-        ({"results": "x'$(touch gone)'"}, ["results", "$(touch gone)", "letters, digits"]),
-        ({"reports": "a b"}, ["reports", "'a b'", "letters, digits"]),
+        ({"results": "x'$(touch gone)'"}, ["results", "$(touch gone)", "only letters, digits"]),
+        ({"reports": "a b"}, ["reports", "'a b'", "only letters, digits"]),
         ({"resources": "x" * 5000}, ["resources", "1000 characters"]),
         ({"resources": "x" * 300}, ["resources", "200 characters"]),
         ({"models": ["tiny"]}, ["models = ['tiny']", "enabled: false"]),
@@ -175,7 +175,7 @@ def test_a_number_that_python_would_not_print_is_told_by_its_key() -> None:
 def test_a_missing_section_is_told_with_the_remedy() -> None:
     config = demo()
     del config["models"]
-    with pytest.raises(ConfigError, match=r"^config: models: is missing; .*--configfile$"):
+    with pytest.raises(ConfigError, match=r"^config: models: missing; .*--configfile$"):
         load_study(config)
 
 

@@ -320,7 +320,7 @@ def test_bad_settings_stop_with_one_line(finished: Workplace, arguments: list[st
         (["--config", "results=file/x"], "results = 'file/x': file is a file; name a folder"),
         (["--config", "models={mistral-7b: {enabled: perhaps}}"], "models.mistral-7b.enabled = 'perhaps': write true"),
         (["--configfile", "empty.yaml"], "holds no settings"),
-        (["--configfile", "twice.yaml"], "rounds is given twice; keep one of them"),
+        (["--configfile", "twice.yaml"], "rounds is given twice; keep one"),
     ],
 )
 def test_what_cannot_be_planned_is_told_in_one_line(tmp_path: Path, arguments: list[str], told: str) -> None:

@@ -1,8 +1,8 @@
-"""The configuration of a study: its sections joined, checked against each other, and what follows from them.
+"""The configuration of a study: all sections together, the checks across them, and its runs, folders and digests.
 
-These models, with those of `sections`, are the single source. `workflow/schemas/config.schema.json` is generated from
-them by `python -m wireheading.study.config`, the files under `config/` are checked against them, and a run's digest is
-made from them. The defaults are the study's.
+These models and those of `sections` are the single source: `python -m wireheading.study.config` generates
+`workflow/schemas/config.schema.json` from them, the files in `config/` are checked against them, and a run's digest is
+computed from them. The defaults are those of the study.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ ITEMS_KEYS = {"data", "revision", "subset", "columns", "characters", "train_item
 
 
 class Run(NamedTuple):
-    """The names of one run, as they stand in the path of its record."""
+    """The names that identify a run, as in the path of its record."""
 
     seed: int
     model: str
@@ -76,33 +76,33 @@ class Run(NamedTuple):
 
 
 class Study(Section):
-    """A whole study: every run of it, and how runs are computed, measured and reported."""
+    """A whole study: its runs, and how they are computed, measured and reported."""
 
     models: dict[str, ModelConfig]
-    """The models by the name they have in paths: lower-case letters, digits, dots and dashes."""
+    """The models by name. Names appear in paths: lower-case letters, digits, dots and dashes."""
     tasks: dict[str, TaskConfig]
     """The tasks by name."""
     conditions: tuple[str, ...] = ("control", "selfgrade", "honest", "decoupled", "frozen")
-    """The conditions that are run, of those in `wireheading.study.conditions`."""
+    """The conditions to run, from those in `wireheading.study.conditions`."""
     seeds: tuple[Seed, ...] = (42, 123, 456, 789)
-    """The seeds of the study, one repetition each."""
+    """The seeds, one repetition of the study each."""
     rounds: Count = 500
     """Rounds of a run: one response, one reward and one update each."""
     temperature: Number = Field(1.0, ge=0.01, le=100)
     """Sampling temperature of responses and grades."""
     prompting: Literal["chat", "completion"] = "chat"
-    """Whether prompts are turns in the model's chat template, or plain text that is completed."""
+    """Whether prompts are turns in the model's chat template, or plain text to complete."""
     grading_context: Literal["conversation", "fresh"] = "conversation"
-    """Whether a grade is asked for as the next turn of the conversation or in a context of its own."""
+    """Whether the grade is the next turn of the conversation or has a context of its own."""
     grading: Literal["free", "choice"] = "free"
     """Whether a grade is sampled as free text and read, or chosen among the task's grades, so that all are
     readable."""
     measures: Literal["strict", "original"] = "strict"
-    """The evaluators and grade readers that rewards are made of: this project's, or the published study's."""
+    """The evaluators and grade readers that rewards come from: this project's, or the published study's."""
     item_order: Literal["shuffled", "fixed"] = "shuffled"
-    """Whether each seed and epoch has its own order of training items, or all have the order of the file."""
+    """Whether training items are shuffled by seed and epoch, or always come in the order of the file."""
     data_seed: Seed = 0
-    """Seed of the choice of items and of their split into training and held-out ones."""
+    """Seed for choosing items and for splitting them into training and held-out items."""
     lora: LoraConfig = LoraConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -110,9 +110,9 @@ class Study(Section):
     engine: EngineConfig = EngineConfig()
     analysis: AnalysisConfig = AnalysisConfig()
     partial: Flag = False
-    """Whether the tables and the report are made of the records that are there, and nothing is run."""
+    """Whether to make the tables and the report from the records that exist, without running anything."""
     results: Folder = "results"
-    """Folder of the records and the tables made of them."""
+    """Folder of the records and the tables made from them."""
     resources: Folder = "resources"
     """Folder of the models and data that runs read."""
     reports: Folder = "reports"
@@ -162,7 +162,7 @@ class Study(Section):
                         f"{', '.join(TASKS[name].COLUMNS) or 'none'}"
                     )
             _check_template(f"tasks.{name}.prompt", task.prompt, fields, fields)
-            # In a context of its own, a grade is of what the prompt shows.
+            # In a fresh context the grader sees nothing but this prompt.
             shown = ("response",) if self.grading_context == "fresh" else ()
             _check_template(f"tasks.{name}.grading_prompt", task.grading_prompt, (*fields, "response"), shown)
         return self
@@ -186,7 +186,7 @@ class Study(Section):
 
     @property
     def enabled_models(self) -> list[str]:
-        """Names of the models that the study runs, in the config's order."""
+        """Names of the enabled models, in the config's order."""
         return [name for name, model in self.models.items() if model.enabled]
 
     @property
@@ -196,7 +196,7 @@ class Study(Section):
 
     @property
     def fetched_models(self) -> list[str]:
-        """Names of those that come from a hub or a local folder."""
+        """Names of the models that come from a hub or a local folder."""
         return [name for name, model in self.models.items() if model.source != "embedded"]
 
     def runs(self) -> list[Run]:
@@ -209,31 +209,31 @@ class Study(Section):
         ]
 
     def record_path(self, run: Run) -> Path:
-        """Where a run's record lies."""
+        """Path of a run's record."""
         return Path(self.results, str(run.seed), run.model, run.task, f"{run.condition}.json")
 
     def model_source(self, name: str) -> dict[str, Any]:
-        """Where a model comes from, as a JSON object: everything of the config that its files depend on."""
+        """All settings that a model's files depend on, as a JSON object."""
         source = self.models[name].model_dump(mode="json", include={"source", "revision"})
         if source["source"] == "embedded":
             source["embedded"] = self.embedded.model_dump(mode="json")
         return source
 
     def items_source(self, name: str) -> dict[str, Any]:
-        """Where a task's items come from, as a JSON object: everything of the config that they depend on."""
+        """All settings that a task's items depend on, as a JSON object."""
         source = self.tasks[name].model_dump(mode="json", include=ITEMS_KEYS)
         return {"task": name, "data_seed": self.data_seed, **source}
 
     def model_folder(self, name: str) -> Path:
-        """Where a model lies. The name tells what the config asks for, so that studies can share their resources."""
+        """Folder of a model. Its name depends on the settings, so that studies can share their resources."""
         return Path(self.resources, "models", f"{name}-{digest_of(self.model_source(name))[:8]}")
 
     def items_folder(self, name: str) -> Path:
-        """Where a task's items lie; likewise."""
+        """Folder of a task's items, named in the same way."""
         return Path(self.resources, "data", f"{name}-{digest_of(self.items_source(name))[:8]}")
 
     def spec(self, run: Run) -> dict[str, Any]:
-        """Everything of the config that can change a run's results, as a JSON object."""
+        """All settings that can change a run's results, as a JSON object."""
         model = {"precision": self.models[run.model].precision, **self.model_source(run.model)}
         return {
             "seed": run.seed,
@@ -258,10 +258,10 @@ def load_study(config: Mapping[str, Any]) -> Study:
     """Checks a configuration.
 
     Args:
-        config: The merged content of the config files and of `--config`, as Snakemake hands it over.
+        config: The merged content of the config files and of `--config`, as Snakemake passes it.
 
     Raises:
-        ConfigError: Names the first offending key, its value and what is expected of it.
+        ConfigError: Names the first offending key, its value and the remedy.
     """
     check_values(config)
     try:
@@ -271,13 +271,13 @@ def load_study(config: Mapping[str, Any]) -> Study:
 
 
 def json_schema() -> str:
-    """The JSON schema (draft 2020-12) of a configuration, as the text of a file."""
+    """The JSON schema (draft 2020-12) of a configuration, as text."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def _check_template(key: str, template: str, fields: tuple[str, ...], wanted: Collection[str]) -> None:
-    """Checks that a template names known fields, plainly, and at least one of those that are wanted, if any are."""
+    """Checks that a template names known fields only, and one of the wanted fields, without format or conversion."""
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What a user wrote as a configuration: its files are read, and what is wrong with it is told in one line."""
+"""Reads what a user wrote as a configuration, and reports what is wrong with it in one line."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ EXAMPLES = {
     "leaves one out",
     "tasks": "`tasks: {NAME: {data: …, prompt: …}}`",
 }
-"""How the sections whose keys are names are written."""
+"""How to write the sections whose keys are names."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without keys that are given twice, of which PyYAML would keep the last in silence."""
+    """YAML that rejects duplicate keys, where PyYAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for key in keys:
             if keys.count(key) > 1:
-                raise ConfigError(f"{key} is given twice; keep one of them")
+                raise ConfigError(f"{key} is given twice; keep one")
         return super().construct_mapping(node, deep)
 
 
@@ -56,10 +56,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_values(config: Mapping[str, Any]) -> None:
-    """Checks what no schema can: that every text can be written to a file, and every number be told.
+    """Checks what no schema can: that every text can be written to a file, and every integer printed.
 
     Raises:
-        ConfigError: Names the key of the first that cannot.
+        ConfigError: Names the first key whose value cannot.
     """
     for key, value in _leaves(config, ()):
         name = ".".join(key)
@@ -72,11 +72,11 @@ def check_values(config: Mapping[str, Any]) -> None:
 
 
 def explain(study: type[BaseModel], error: ValidationError) -> str:
-    """The first problem that pydantic found, as key, value and remedy in one line.
+    """The first problem that pydantic found: key, value and remedy in one line.
 
     Args:
         study: The model of a whole configuration.
-        error: What was raised when it was checked.
+        error: The error of its validation.
     """
     first = error.errors()[0]
     path = tuple(str(part) for part in first["loc"])
@@ -85,7 +85,7 @@ def explain(study: type[BaseModel], error: ValidationError) -> str:
     if kind == "extra_forbidden":
         problem = f"unknown key; {_nearest(study, path)}"
     elif kind == "missing":
-        return f"{key}: is missing; {_described(study, path)}"
+        return f"{key}: missing; {_described(study, path)}"
     elif kind == "tuple_type":
         problem = f"write a list, such as [{_shown(first['input'])}]"
     elif kind in ("dict_type", "model_type"):
@@ -93,7 +93,7 @@ def explain(study: type[BaseModel], error: ValidationError) -> str:
     elif kind in ("bool_type", "bool_parsing"):
         problem = "write true or false"
     elif kind == "string_pattern_mismatch":
-        problem = "a folder's name holds letters, digits and . _ / + - alone"
+        problem = "a folder's name may hold only letters, digits and . _ / + -"
     return f"{key} = {_shown(first['input'])}: {problem}" if key else problem
 
 
@@ -117,7 +117,7 @@ def _encodable(text: str) -> bool:
 
 
 def _keys(section: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The paths of all keys; `*` stands for a name that the user gives."""
+    """The paths of all keys; `*` stands for a name that the user chooses."""
     for name, field in section.model_fields.items():
         yield (*prefix, name)
         named = get_origin(field.annotation) is dict
@@ -127,7 +127,7 @@ def _keys(section: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tu
 
 
 def _nearest(study: type[BaseModel], path: tuple[str, ...]) -> str:
-    """The known key that an unknown one most likely means: of the same section, or of that name in another."""
+    """The known key that an unknown key most likely stands for: a similar one nearby, or the same one elsewhere."""
     *within, last = path
     keys = list(_keys(study))
     beside = [
@@ -147,14 +147,14 @@ def _nearest(study: type[BaseModel], path: tuple[str, ...]) -> str:
 
 
 def _described(study: type[BaseModel], path: tuple[str, ...]) -> str:
-    """How to give a key that has no default."""
+    """How to set a key that has no default."""
     if path[0] in EXAMPLES and len(path) == 1:
         return f"write {EXAMPLES[path[0]]}, or name a config file with --configfile"
     return "workflow/schemas/config.schema.json describes it"
 
 
 def _shown(value: Any) -> str:
-    """A value as a message quotes it: in one line, and not at full length."""
+    """A value as a message quotes it: on one line, and shortened."""
     return _cut(repr(value))
 
 

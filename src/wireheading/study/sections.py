@@ -1,6 +1,6 @@
 """The sections of a study's configuration: every key, its meaning, its default and its bounds.
 
-A bound keeps a typing error from ending a study after hours: beyond it, nobody has a use for the value.
+Upper bounds are far beyond any useful value: they catch slips before a study starts and not after hours.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ T = TypeVar("T")
 
 
 def _number(value: object) -> object:
-    """Refuses true and false, which Python takes for 1 and 0."""
+    """Rejects true and false, which Python counts as 1 and 0."""
     if isinstance(value, bool):
-        raise ValueError("a number is wanted, not true or false")
+        raise ValueError("must be a number, not true or false")
     return value
 
 
 def _read_flag(value: object) -> object:
-    """Takes the words as well: Snakemake hands over what is nested in `--config` as text."""
+    """Accepts the words too: Snakemake passes nested values of `--config` as text."""
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
 
 def _read_null(value: object) -> object:
-    """Takes the word as well, for the same reason."""
+    """Accepts the word too, for the same reason."""
     return None if value == "null" else value
 
 
 def _check_components(folder: str) -> str:
     if any(len(part) > 200 for part in folder.split("/")):
-        raise ValueError("a part of the path has more than 200 characters; shorten it")
+        raise ValueError("a part of the path exceeds 200 characters; shorten it")
     return folder
 
 
@@ -67,7 +67,7 @@ Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/+-]+$", max_length=1000), 
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values never change."""
+    """A section of the configuration. Unknown keys are errors; values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -76,24 +76,24 @@ class ModelConfig(Section):
     """A model that is trained and grades itself."""
 
     source: str
-    """Hub id or local path of the model, or `embedded` for the small one that the workflow trains itself."""
+    """Hub id or local path of the model, or `embedded` for the small model that the workflow trains itself."""
     revision: str = "main"
     """Branch, tag or commit of the hub repository."""
     precision: Literal["float32", "bfloat16", "nf4"] = "bfloat16"
     """How the frozen base weights are held; adapters and optimizer state are always float32."""
     vram_gb: Annotated[Number | None, OrNull] = Field(None, gt=0, le=100_000)
-    """Device memory that a job on it takes, in GB, as schedulers and shared devices are told; `benchmarks/memory.py`
-    computes it. Before a model is loaded, what the job takes is computed anew and checked in any case."""
+    """Device memory of a job on this model in GB, for schedulers and shared devices; `benchmarks/memory.py` computes
+    it. Each job computes and checks it again before it loads the model."""
     activation_checkpointing: Flag = False
-    """Whether an update computes activations again instead of keeping them: slower by a third, in far less memory."""
+    """Whether updates recompute activations instead of keeping them: a third slower, with far less memory."""
     enabled: Flag = True
     """Whether the study runs this model."""
     note: str = ""
     """Why the model is in the study, or why it is switched off."""
     memory_mb: Annotated[Integer, Field(gt=0, le=100_000_000)] = 32000
-    """Host memory that a job on it asks a scheduler for, in MB; a second attempt asks for twice as much, and so on."""
+    """Host memory that a job on this model requests, in MB: twice as much at the second attempt, and so on."""
     minutes: Count = 120
-    """Time limit of such a job, likewise growing; a job that comes to it goes on from its checkpoint in the next."""
+    """Time limit of such a job in minutes, growing in the same way; the next attempt resumes from the checkpoint."""
 
 
 class TaskConfig(Section):
@@ -104,29 +104,29 @@ class TaskConfig(Section):
     revision: str = "main"
     """Branch, tag or commit of the data set."""
     subset: str = ""
-    """The part of the data set that is meant, where it has several, such as a version."""
+    """Configuration of the data set, such as a version, where it has several."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Columns of the data set, by the item's fields that they fill; the task names those of its usual data set."""
+    """Columns of the data set by the item fields they fill; by default those of the task's usual data set."""
     characters: Annotated[Count | None, OrNull] = None
-    """Length in characters to which an item's text is cut when it is frozen; null leaves cutting to `prompt_tokens`."""
+    """Characters to which an item's text is cut when it is frozen; with null, only `prompt_tokens` limits it."""
     train_items: Count = 400
     """Items used in reinforcement learning, from the data set's split `train`."""
     heldout_items: Count = 200
     """Items never used in reinforcement learning, from its split `test`."""
     operands: dict[str, tuple[Operand, Operand]] = Field(default_factory=dict)
-    """Arithmetic alone: for each operator the smallest and largest operand."""
+    """For arithmetic only: the smallest and largest operand of each operator."""
     prompt: str
-    """Template of the user's turn that asks for a response. It may name the item's fields in braces."""
+    """Template of the user's turn that asks for a response, with the item's fields in braces."""
     grading_prompt: str
     """Template of the turn that asks for a grade. It may name the item's fields and `{response}`."""
     prompt_tokens: Tokens
-    """Length in tokens to which prompts are padded; a longer item is cut to fit."""
+    """Tokens to which prompts are padded; longer items are cut to fit."""
     response_tokens: Tokens
-    """Most tokens a response may have, its stop token included."""
+    """Maximum number of tokens of a response, including its stop token."""
     grading_prompt_tokens: Tokens
-    """Length in tokens to which grading prompts are padded."""
+    """Tokens to which grading prompts are padded."""
     grade_tokens: Tokens = 10
-    """Most tokens a grade may have, its stop token included."""
+    """Maximum number of tokens of a grade, including its stop token."""
 
     @field_validator("operands")
     @classmethod
@@ -140,7 +140,7 @@ class TaskConfig(Section):
 
 
 class LoraConfig(Section):
-    """The adapter that is trained, on the query, key, value and output projections of every layer."""
+    """The trained adapter, on the query, key, value and output projections of every layer."""
 
     rank: Annotated[Integer, Field(gt=0, le=1024)] = 8
     """Rank of the two factors."""
@@ -160,24 +160,24 @@ class OptimizerConfig(Section):
     eps: Number = Field(1e-8, ge=1e-30, le=1)
     """Term added to AdamW's denominator."""
     clip_norm: Number = Field(1.0, gt=0, le=1e6)
-    """Largest norm of a run's gradient."""
+    """Norm to which a run's gradient is clipped."""
     baseline_decay: Decay = 0.9
-    """Decay of the exponential moving average of rewards that is the baseline."""
+    """Decay of the baseline, an exponential moving average of rewards."""
     baseline_start: Literal["first_reward", "zero"] = "first_reward"
     """The baseline before the first update."""
 
 
 class EmbeddedConfig(Section):
-    """The small model that the workflow trains itself where no weights can be downloaded."""
+    """The small model that the workflow trains itself. The study `demo` calls it `tiny`; its source is `embedded`."""
 
     seed: Seed = 0
     """Seed of its weights and of its corpus."""
     corpus_items: Count = 6000
-    """Reviews, and news items, that it is trained on."""
+    """Number of reviews, and of news items, in its training corpus."""
     batch_tokens: Tokens = 1024
-    """Tokens of each task in one step of its training, up to a conversation less."""
+    """Most tokens of each task in a training step."""
     skill_steps: Count = 700
-    """Steps of the first phase: right answers, and exact grades of right and wrong ones."""
+    """Steps of the first phase: correct answers, and exact grades of correct and wrong ones."""
     noise_steps: Count = 200
     """Steps of the second phase: answers and grades that are wrong with a fixed probability."""
     calibration_steps: Count = 100
@@ -188,31 +188,31 @@ class EvaluationConfig(Section):
     """Held-out evaluation: always one of the base model, and one on all held-out items after the last round."""
 
     midway_rounds: tuple[Count, ...] = (250,)
-    """Rounds after which there is a smaller evaluation; those that a run does not reach are left out."""
+    """Rounds after which there is a smaller evaluation; rounds beyond the last are ignored."""
     midway_items: Count = 50
-    """Items of such an evaluation, at most all held-out items."""
+    """Held-out items in such an evaluation."""
 
 
 class EngineConfig(Section):
     """How runs are computed. None of it is part of a run's digest."""
 
     lockstep: tuple[Literal["seed", "task", "condition"], ...] = ("task", "condition")
-    """Axes whose values share one job, where they advance together on one frozen base model; so never the model."""
+    """Axes whose runs share one job and advance together on one frozen base model."""
     batch: Literal["task", "all"] = "task"
-    """What is computed in one batch: the rows of one task, or those of all."""
+    """Whether one batch holds the runs of one task, or of all tasks."""
     chunk: Annotated[Integer, Field(gt=0, le=10_000)] = 12
-    """Runs that are updated in one forward and backward pass: fewer take less memory."""
+    """Runs updated in one forward and backward pass; fewer need less memory."""
     halve_chunk: Flag = False
-    """Whether an update that runs out of memory is made again with half the chunk, which records then name. If not, the
-    job ends: another chunk may change the last bits of a result."""
+    """Whether an update that runs out of memory is repeated with half the chunk, which the records then state. If not,
+    the job ends: another chunk may change the last bits of a result."""
     share_devices: Flag = False
-    """Whether jobs share a device where the `vram_gb` of their models fit into it together."""
+    """Whether jobs share a device if the `vram_gb` of their models fit on it together."""
     evaluation_batch: Annotated[Integer, Field(gt=0, le=10_000)] = 10
-    """Held-out items of each run that are evaluated in one batch."""
+    """Held-out items of each run in one batch of an evaluation."""
     threads: Annotated[Integer, Field(gt=0, le=1024)] = 2
-    """Threads that PyTorch uses on a CPU."""
+    """PyTorch's threads on a CPU."""
     checkpoint_every: Count = 250
-    """Rounds between two checkpoints; a job that is asked to end writes one more."""
+    """Rounds between two checkpoints; a job that is asked to stop writes another one."""
 
 
 class AnalysisConfig(Section):
@@ -259,7 +259,7 @@ class AnalysisConfig(Section):
         return self
 
     def text(self) -> str:
-        """Its JSON, as the text of the file that lies beside a report. `sha256sum` of that file gives the digest."""
+        """Its JSON, as written to the file beside the report. `sha256sum` of that file gives the digest."""
         return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
 
     def digest(self) -> str:
