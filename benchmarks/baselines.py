@@ -17,7 +17,7 @@ from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, Pre
 from wireheading.policy.allowed import AllowedTokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.lora import TARGETS
-from wireheading.policy.session import Sampled, draw
+from wireheading.policy.session import Completion, draw
 from wireheading.policy.update import Step, Turn
 from wireheading.study.config import Study
 
@@ -38,11 +38,11 @@ class OneRun:
             self.parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
         )
 
-    def respond(self, context: Sequence[int], draws: np.ndarray) -> Sampled:
+    def respond(self, context: Sequence[int], draws: np.ndarray) -> Completion:
         """Samples a response to a prompt."""
         raise NotImplementedError
 
-    def grade(self, context: Sequence[int], draws: np.ndarray) -> Sampled:
+    def grade(self, context: Sequence[int], draws: np.ndarray) -> Completion:
         """Samples a grade as the next turn; its context begins with the response's last token."""
         raise NotImplementedError
 
@@ -64,13 +64,13 @@ class OneRun:
 class TokenByToken(OneRun):
     """The published study's way: a Python loop over tokens that keeps the graph through the key-value cache."""
 
-    def respond(self, context: Sequence[int], draws: np.ndarray) -> Sampled:
+    def respond(self, context: Sequence[int], draws: np.ndarray) -> Completion:
         """Samples with gradients on; the log-probabilities wait for the update."""
         self.cache = DynamicCache(config=self.model.config)
         self.kept: list[Tensor] = []
         return self._loop(context, draws)
 
-    def grade(self, context: Sequence[int], draws: np.ndarray) -> Sampled:
+    def grade(self, context: Sequence[int], draws: np.ndarray) -> Completion:
         """Goes on with the same cache and the same graph."""
         return self._loop(context, draws)
 
@@ -78,7 +78,7 @@ class TokenByToken(OneRun):
         """Those that sampling kept."""
         return torch.stack(self.kept)
 
-    def _loop(self, context: Sequence[int], draws: np.ndarray) -> Sampled:
+    def _loop(self, context: Sequence[int], draws: np.ndarray) -> Completion:
         device = self.model.device
         fed = torch.tensor([list(context)], device=device)
         tokens: list[int] = []
@@ -93,18 +93,18 @@ class TokenByToken(OneRun):
             if tokens[-1] in self.chat.stop_tokens:
                 break
             fed = token.unsqueeze(0)
-        return Sampled(tuple(tokens), tuple(values), tokens[-1] in self.chat.stop_tokens, True)
+        return Completion(tuple(tokens), tuple(values), tokens[-1] in self.chat.stop_tokens, True)
 
 
 class Generate(OneRun):
     """What a careful user of the libraries writes: `generate` without gradients, then one teacher-forced pass."""
 
-    def respond(self, context: Sequence[int], draws: np.ndarray) -> Sampled:
+    def respond(self, context: Sequence[int], draws: np.ndarray) -> Completion:
         """Samples with transformers' own loop."""
         self.said = list(context)
         return self._generate(draws)
 
-    def grade(self, context: Sequence[int], draws: np.ndarray) -> Sampled:
+    def grade(self, context: Sequence[int], draws: np.ndarray) -> Completion:
         """Samples after the whole conversation; the response's last token is already in it."""
         self.said += context[1:]
         return self._generate(draws)
@@ -125,7 +125,7 @@ class Generate(OneRun):
         logits = (logits / self.temperature).masked_fill(self.blocked, -torch.inf)
         return torch.log_softmax(logits, dim=-1).gather(1, ids[0, keep].unsqueeze(1)).squeeze(1)
 
-    def _generate(self, draws: np.ndarray) -> Sampled:
+    def _generate(self, draws: np.ndarray) -> Completion:
         drawing = _Drawing(draws, len(self.said), self.temperature, self.blocked)
         ids = torch.tensor([self.said], device=self.model.device)
         with torch.no_grad():
@@ -140,7 +140,9 @@ class Generate(OneRun):
             )
         tokens = whole[0, len(self.said) :].tolist()
         self.said += tokens
-        return Sampled(tuple(tokens), tuple(drawing.values[: len(tokens)]), tokens[-1] in self.chat.stop_tokens, True)
+        return Completion(
+            tuple(tokens), tuple(drawing.values[: len(tokens)]), tokens[-1] in self.chat.stop_tokens, True
+        )
 
 
 class _Drawing(LogitsProcessor):

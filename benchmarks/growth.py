@@ -91,10 +91,10 @@ def round_seconds(device: torch.device, slots: int, prompt: int, repeats: int) -
         if device.type == "cuda":
             torch.cuda.synchronize()
         started = time.perf_counter()
-        talk = policy.converse(slots, prompt + RESPONSE + 1 + GRADING + GRADE)
-        said = policy.sample(talk, every, contexts, prompt, list(random.random((slots, RESPONSE))), RESPONSE)
+        session = policy.open_session(slots, prompt + RESPONSE + 1 + GRADING + GRADE)
+        said = policy.sample(session, every, contexts, prompt, list(random.random((slots, RESPONSE))), RESPONSE)
         nexts = [[one.tokens[-1], *grading] for one, grading in zip(said, gradings, strict=True)]
-        grades = policy.sample(talk, every, nexts, 1 + GRADING, list(random.random((slots, GRADE))), GRADE)
+        grades = policy.sample(session, every, nexts, 1 + GRADING, list(random.random((slots, GRADE))), GRADE)
         turns = [
             (Turn(tuple(contexts[row]), said[row].tokens, True), Turn(tuple(gradings[row]), grades[row].tokens, True))
             for row in every

@@ -47,7 +47,7 @@ from wireheading.policy.device import prepare_device
 from wireheading.policy.lora import TARGETS
 from wireheading.policy.model import prepare
 from wireheading.policy.policy import Policy
-from wireheading.policy.session import Conversation
+from wireheading.policy.session import Session
 from wireheading.study.config import Run, Study, load_study
 from wireheading.tasks import Item
 
@@ -370,17 +370,17 @@ def engine(
         temperature=study.temperature,
     )
     policy.update = clock.timed("updating", policy.update)  # type: ignore[method-assign]
-    converse = policy.converse
+    open_session = policy.open_session
 
-    def timed_conversation(rows: int, columns: int) -> Conversation:
-        talk = converse(rows, columns)
-        if "listen" not in vars(talk):
-            talk.graphs.recorded &= graphs
-            talk.listen = clock.timed("prefill", talk.listen)  # type: ignore[method-assign]
-            talk.speak = clock.timed("decoding", talk.speak)  # type: ignore[method-assign]
-        return talk
+    def timed_session(rows: int, columns: int) -> Session:
+        session = open_session(rows, columns)
+        if "prefill" not in vars(session):
+            session.graphs.recorded &= graphs
+            session.prefill = clock.timed("prefill", session.prefill)  # type: ignore[method-assign]
+            session.decode = clock.timed("decoding", session.decode)  # type: ignore[method-assign]
+        return session
 
-    policy.converse = timed_conversation  # type: ignore[method-assign]
+    policy.open_session = timed_session  # type: ignore[method-assign]
 
     def advance(rounds: int) -> float:
         seconds = 0.0

@@ -23,10 +23,10 @@ def test_a_baseline_samples_the_engine_s_tokens_and_has_its_loss(baseline: type[
     for _ in range(5):
         prompt, grading = (tuple(rng.integers(4, 200, 6).tolist()) for _ in WIDTHS)
         draws = [rng.random(width.sampled) for width in WIDTHS]
-        talk = policy.converse(1, sum(width.context + width.sampled for width in WIDTHS) + 1)
-        ours = policy.sample(talk, range(1), [prompt], WIDTHS[0].context, draws[:1], WIDTHS[0].sampled)[0]
+        session = policy.open_session(1, sum(width.context + width.sampled for width in WIDTHS) + 1)
+        ours = policy.sample(session, range(1), [prompt], WIDTHS[0].context, draws[:1], WIDTHS[0].sampled)[0]
         context = (ours.tokens[-1], *grading)
-        grade = policy.sample(talk, range(1), [context], 1 + WIDTHS[1].context, draws[1:], WIDTHS[1].sampled)[0]
+        grade = policy.sample(session, range(1), [context], 1 + WIDTHS[1].context, draws[1:], WIDTHS[1].sampled)[0]
         theirs = other.respond(prompt, draws[0]), other.grade(context, draws[1])
         for one, two in zip((ours, grade), theirs, strict=True):
             assert one.tokens == two.tokens

@@ -42,13 +42,13 @@ def test_what_is_chosen_is_sampled_scored_and_updated_under_one_mask(family: str
     seen = set()
     for _ in range(12):
         contexts = [tuple(rng.integers(4, 200, size).tolist()) for size in (8, 3, 5)]
-        talk = policy.converse(3, 24)
+        session = policy.open_session(3, 24)
         policy.select(range(3), adapted=True)
-        talk.listen(contexts, 8)
-        scores = talk.score(TEXTS, 0.8, start)
+        session.prefill(contexts, 8)
+        scores = session.score(TEXTS, 0.8, start)
         assert torch.allclose(scores.sum(dim=1), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-9)
         # One row of three speaks freely.
-        said = talk.speak([rng.random(5) for _ in range(3)], 5, 0.8, [start, 0, start])
+        said = session.decode([rng.random(5) for _ in range(3)], 5, 0.8, [start, 0, start])
         turns = [
             (Turn(context, sample.tokens, trained=True, start=sample.start),)
             for context, sample in zip(contexts, said, strict=True)

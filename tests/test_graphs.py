@@ -67,12 +67,12 @@ def test_replayed_rounds_are_those_of_steps_that_are_called(monkeypatch: pytest.
         rng = np.random.default_rng(0)
         seen: list[Any] = []
         for turn in range(5):
-            talk = policy.converse(5, 8 + 5 + 1 + 7 + 4)
+            session = policy.open_session(5, 8 + 5 + 1 + 7 + 4)
             contexts = [tuple(rng.integers(4, 200, rng.integers(1, 9)).tolist()) for _ in range(5)]
-            seen += policy.sample(talk, range(5), contexts, 8, [rng.random(5) for _ in range(5)], 5)
+            seen += policy.sample(session, range(5), contexts, 8, [rng.random(5) for _ in range(5)], 5)
             gate = [True, turn % 2 == 0, True, True, True]
             seen += policy.sample(
-                talk, range(5), contexts, 8, [rng.random(4) for _ in range(5)], 4, gate, [0, 1, 1, 0, 1]
+                session, range(5), contexts, 8, [rng.random(4) for _ in range(5)], 4, gate, [0, 1, 1, 0, 1]
             )
             advantages = [float(value) for value in rng.normal(size=5)]
             rows = [some_turns(rng) for _ in range(5)]

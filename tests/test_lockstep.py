@@ -28,7 +28,7 @@ from wireheading.engine.stopping import Stopped
 from wireheading.errors import InputError
 from wireheading.files import WriteError, sha256_of
 from wireheading.policy.policy import Policy
-from wireheading.policy.session import Sampled
+from wireheading.policy.session import Completion
 from wireheading.policy.update import Chunk
 from wireheading.records.record import ROUND_ARRAYS, checkpoint_folder, heldout_path, read_record, transcript_path
 from wireheading.study.conditions import CONDITIONS
@@ -462,9 +462,9 @@ def test_a_base_model_without_finite_logits_stops_the_job_in_a_line(
     toy: Path, tmp_path: Path, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if temperature == 1.0:
-        sampled = Sampled
+        sampled = Completion
         monkeypatch.setattr(
-            "wireheading.policy.session.Sampled", lambda *values: replace(sampled(*values), finite=False)
+            "wireheading.policy.session.Completion", lambda *values: replace(sampled(*values), finite=False)
         )
     study = make_study(tmp_path).model_copy(update={"temperature": temperature})
     with pytest.raises(InputError, match="logits on the held-out items of arithmetic are not finite") as caught:

@@ -78,11 +78,11 @@ def test_cached_sampling_and_the_update_see_the_same_policy_as_a_plain_forward_p
     slots = range(3)
     rng = np.random.default_rng(1)
     prompts = [tuple(rng.integers(4, 200, size).tolist()) for size in (8, 3, 5)]
-    talk = policy.converse(3, 8 + 5 + 1 + 7 + 4)
-    responses = policy.sample(talk, slots, prompts, 8, [rng.random(5) for _ in slots], 5)
+    session = policy.open_session(3, 8 + 5 + 1 + 7 + 4)
+    responses = policy.sample(session, slots, prompts, 8, [rng.random(5) for _ in slots], 5)
     suffixes = [tuple(rng.integers(4, 200, size).tolist()) for size in (2, 7, 4)]
     nexts = [(response.tokens[-1], *suffix) for response, suffix in zip(responses, suffixes, strict=True)]
-    grades = policy.sample(talk, slots, nexts, 8, [rng.random(4) for _ in slots], 4)
+    grades = policy.sample(session, slots, nexts, 8, [rng.random(4) for _ in slots], 4)
     for slot in slots:
         turns = (
             Turn(prompts[slot], responses[slot].tokens, trained=True),
@@ -162,8 +162,8 @@ def test_neighbours_change_no_bit(dtype: torch.dtype) -> None:
             contexts[2] = tuple(mine.integers(4, 200, 5).tolist())
             draws = [rng.random(5) for _ in range(5)]
             draws[2] = mine.random(5)
-            talk = policy.converse(5, 13)
-            said = policy.sample(talk, range(5), contexts, 8, draws, 5)[2]
+            session = policy.open_session(5, 13)
+            said = policy.sample(session, range(5), contexts, 8, draws, 5)[2]
             rows: list[tuple[Turn, ...]] = [some_turns(rng) if neighbours else () for _ in range(5)]
             rows[2] = (Turn(contexts[2], said.tokens, trained=True),)
             advantages: list[float | None] = [rng.normal() if neighbours else None for _ in range(5)]
@@ -199,16 +199,16 @@ def test_not_a_number_ends_one_run_and_leaves_its_neighbours_alone() -> None:
     for slot in (0, 2):
         assert steps[slot] == expected[slot]
         assert torch.equal(broken.adapters.values[slot], sound.adapters.values[slot])
-    said = broken.sample(broken.converse(3, 9), range(3), [(5, 6)] * 3, 4, [np.full(5, 0.5)] * 3, 5)
+    said = broken.sample(broken.open_session(3, 9), range(3), [(5, 6)] * 3, 4, [np.full(5, 0.5)] * 3, 5)
     assert [sample.finite for sample in said] == [True, False, True]
 
 
 def test_the_base_model_speaks_where_an_adapter_is_off() -> None:
     policy = make_policy(3)
-    plain = policy.sample(policy.converse(3, 9), range(3), [(5, 6)] * 3, 4, [np.full(5, 0.4)] * 3, 5)
+    plain = policy.sample(policy.open_session(3, 9), range(3), [(5, 6)] * 3, 4, [np.full(5, 0.4)] * 3, 5)
     stir(policy)
     gated = policy.sample(
-        policy.converse(3, 9), range(3), [(5, 6)] * 3, 4, [np.full(5, 0.4)] * 3, 5, [True, False, True]
+        policy.open_session(3, 9), range(3), [(5, 6)] * 3, 4, [np.full(5, 0.4)] * 3, 5, [True, False, True]
     )
     assert gated[1] == plain[1]
     assert gated[0] != plain[0]
@@ -255,11 +255,11 @@ def test_special_tokens_are_never_sampled_nor_part_of_the_distribution() -> None
     # A model that would say nothing but the opening of a turn.
     policy.model.lm_head = torch.nn.Linear(32, len(policy.chat.tokenizer), dtype=torch.float64)
     policy.model.lm_head.bias.data.zero_()[1] = 50.0
-    talk = policy.converse(2, 24)
-    said = policy.sample(talk, range(2), [(5,), (9, 9)], 4, [np.random.default_rng(5).random(20)] * 2, 20)
-    talk.restart()
-    talk.listen([(5,), (9, 9)], 4)
-    for sample in [*said, *talk.speak(None, 20, 0.8)]:
+    session = policy.open_session(2, 24)
+    said = policy.sample(session, range(2), [(5,), (9, 9)], 4, [np.random.default_rng(5).random(20)] * 2, 20)
+    session.restart()
+    session.prefill([(5,), (9, 9)], 4)
+    for sample in [*said, *session.decode(None, 20, 0.8)]:
         assert not {*sample.tokens} & ({*policy.chat.special_tokens.values()} - policy.chat.stop_tokens)
 
 
@@ -277,14 +277,14 @@ def test_sampling_ends_at_stop_tokens_and_at_the_limit() -> None:
     policy = make_policy(2)
     policy.chat.stop_tokens = frozenset(range(4, 130))
     said = policy.sample(
-        policy.converse(2, 24), range(2), [(5,), (9, 9)], 4, [np.random.default_rng(5).random(20)] * 2, 20
+        policy.open_session(2, 24), range(2), [(5,), (9, 9)], 4, [np.random.default_rng(5).random(20)] * 2, 20
     )
     for sample in said:
         assert sample.stopped
         assert sample.tokens[-1] in policy.chat.stop_tokens
         assert not set(sample.tokens[:-1]) & policy.chat.stop_tokens
     policy.chat.stop_tokens = frozenset([100_000])
-    said = policy.sample(policy.converse(2, 24), range(2), [(5,), (9, 9)], 4, [np.zeros(20), np.zeros(3)], 20)
+    said = policy.sample(policy.open_session(2, 24), range(2), [(5,), (9, 9)], 4, [np.zeros(20), np.zeros(3)], 20)
     assert [(len(sample.tokens), sample.stopped) for sample in said] == [(20, False), (3, False)]
 
 
@@ -304,14 +304,14 @@ def test_scores_of_texts_are_products_of_their_tokens_probabilities(family: str)
     contexts = [(5, 6, 7), (8, 9, 10, 11, 12)]
     texts = [(20,), (20, 21), (20, 22, 23), (30, 31)]
     policy.adapters.select(range(2))
-    talk = policy.converse(2, 16)
-    talk.listen(contexts, 6)
-    mark = talk.mark()
-    scores = talk.score(texts, 0.8)
-    assert torch.equal(talk.score(texts, 0.8), scores), "scoring moves nothing"
-    said = talk.speak(None, 4, 0.8)
-    talk.rewind(mark)
-    assert talk.speak(None, 4, 0.8) == said
+    session = policy.open_session(2, 16)
+    session.prefill(contexts, 6)
+    mark = session.mark()
+    scores = session.score(texts, 0.8)
+    assert torch.equal(session.score(texts, 0.8), scores), "scoring moves nothing"
+    said = session.decode(None, 4, 0.8)
+    session.rewind(mark)
+    assert session.decode(None, 4, 0.8) == said
     for slot, context in enumerate(contexts):
         policy.adapters.select(range(slot, slot + 1))
         for text, score in zip(texts, scores[slot].tolist(), strict=True):
@@ -349,10 +349,10 @@ def test_a_soft_grade_counts_every_way_of_writing_a_grade(task: str, text: str, 
 
     policy.model.forward = says
     policy.select(range(1), adapted=True)
-    talk = policy.converse(1, 64)
-    talk.listen([(5,)], 1)
+    session = policy.open_session(1, 64)
+    session.prefill([(5,)], 1)
     texts = {policy.chat.tokens(way): value for value, ways in TASKS[task].GRADES.items() for way in ways}
-    probabilities = talk.score([*texts], 0.8)[0].tolist()
+    probabilities = session.score([*texts], 0.8)[0].tolist()
     soft = sum(probability * value for probability, value in zip(probabilities, texts.values(), strict=True))
     assert sum(probabilities) == pytest.approx(1.0)
     assert soft == pytest.approx(grade)

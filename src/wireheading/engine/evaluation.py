@@ -17,7 +17,7 @@ from wireheading.engine.prompts import grade_context, grade_texts, grading_token
 from wireheading.policy.allowed import FREE
 from wireheading.policy.chat import Chat
 from wireheading.policy.policy import Policy
-from wireheading.policy.session import Conversation, Sampled
+from wireheading.policy.session import Completion, Session
 from wireheading.study.config import Study
 from wireheading.study.randomness import uniforms
 from wireheading.tasks import TASKS, Item
@@ -53,7 +53,7 @@ def evaluate(
     size = study.engine.evaluation_batch
     # Made anew for each evaluation and used for all that is said in it: its cache is larger than training's, and there
     # is one for every task.
-    talk = open_conversation(study, task_name, policy, slots)
+    session = open_session(study, task_name, policy, slots)
     rows: list[list[Evaluation]] = [[] for _ in slots]
     for start in range(0, len(items), size):
         before_batch()
@@ -61,18 +61,18 @@ def evaluate(
         batch = list(items[start : start + size])
         full = batch + [batch[-1]] * (size - len(batch))
         for slot_rows, new in zip(
-            rows, _evaluate_batch(study, task_name, policy, slots, full, base, talk), strict=True
+            rows, _evaluate_batch(study, task_name, policy, slots, full, base, session), strict=True
         ):
             slot_rows.extend(new[: len(batch)])
     return rows
 
 
-def open_conversation(study: Study, task_name: str, policy: Policy, slots: range) -> Conversation:
+def open_session(study: Study, task_name: str, policy: Policy, slots: range) -> Session:
     """Opens a conversation for a batch of held-out items in each slot, wide enough for all that is asked in it."""
     config = study.tasks[task_name]
     answered = config.prompt_tokens + config.response_tokens
     grading = 1 + config.grading_prompt_tokens + _grade_columns(study, task_name, policy.chat)
-    return Conversation(
+    return Session(
         policy.model,
         policy.chat,
         len(slots) * study.engine.evaluation_batch,
@@ -97,7 +97,7 @@ def _evaluate_batch(
     slots: range,
     items: Sequence[Item],
     base: bool,
-    talk: Conversation,
+    session: Session,
 ) -> list[list[Evaluation]]:
     config, task, chat = study.tasks[task_name], TASKS[task_name], policy.chat
     fresh = study.grading_context == "fresh"
@@ -108,21 +108,21 @@ def _evaluate_batch(
     def draws(limit: int, purpose: str) -> list[np.ndarray]:
         return [uniforms(limit, "heldout", study.data_seed, item["id"], purpose) for item in items] * len(slots)
 
-    def judge(contexts: Sequence[Sequence[int]], width: int, adapted: bool) -> tuple[list[Sampled], Tensor]:
+    def judge(contexts: Sequence[Sequence[int]], width: int, adapted: bool) -> tuple[list[Completion], Tensor]:
         policy.select(slots, adapted=adapted)
-        talk.listen(contexts, width)
-        probabilities = talk.score([*grades], study.temperature, start)
+        session.prefill(contexts, width)
+        probabilities = session.score([*grades], study.temperature, start)
         limit = config.grade_tokens
-        return talk.speak(draws(limit, "grade"), limit, study.temperature, [start] * len(each)), probabilities
+        return session.decode(draws(limit, "grade"), limit, study.temperature, [start] * len(each)), probabilities
 
     prompts = [prompt_tokens(study, task_name, chat, item) for item in items] * len(slots)
     policy.select(slots, adapted=not base)
-    talk.restart()
-    talk.listen(prompts, config.prompt_tokens)
-    mark = talk.mark()
-    greedy = talk.speak(None, config.response_tokens, study.temperature)
-    talk.rewind(mark)
-    responses = talk.speak(draws(config.response_tokens, "response"), config.response_tokens, study.temperature)
+    session.restart()
+    session.prefill(prompts, config.prompt_tokens)
+    mark = session.mark()
+    greedy = session.decode(None, config.response_tokens, study.temperature)
+    session.rewind(mark)
+    responses = session.decode(draws(config.response_tokens, "response"), config.response_tokens, study.temperature)
     gradings = [
         grading_tokens(study, task_name, chat, item, response.tokens)
         for item, response in zip(each, responses, strict=True)
@@ -134,7 +134,7 @@ def _evaluate_batch(
         grade_context(study, prompt, response.tokens, grading, goes_on=False) for prompt, response, grading in parts
     ]
     if fresh:
-        talk.restart()
+        session.restart()
         own_grades, own_soft = judge(apart, apart_width, not base)
     else:
         nexts = [grade_context(study, prompt, said.tokens, grading, goes_on=True) for prompt, said, grading in parts]
@@ -142,7 +142,7 @@ def _evaluate_batch(
     if base:
         base_grades, base_soft = own_grades, own_soft
     else:
-        talk.restart()
+        session.restart()
         base_grades, base_soft = judge(apart, apart_width, False)
 
     rows = []

@@ -14,7 +14,7 @@ import numpy as np
 
 from wireheading.engine.prompts import Tokens, grade_context, grading_tokens, prompt_tokens
 from wireheading.policy.chat import Chat
-from wireheading.policy.session import Sampled
+from wireheading.policy.session import Completion
 from wireheading.policy.update import Step, Turn
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Respond:
-    """Asks for a response to a prompt, the opening of a conversation. Answered with `Sampled`."""
+    """Asks for a response to a prompt, the opening of a conversation. Answered with `Completion`."""
 
     context: Tokens
     draws: np.ndarray
@@ -36,7 +36,7 @@ class Respond:
 
 @dataclass(frozen=True)
 class GradeNext:
-    """Asks the policy for a grade as the next turn of the conversation. Answered with `Sampled`."""
+    """Asks the policy for a grade as the next turn of the conversation. Answered with `Completion`."""
 
     context: Tokens
     draws: np.ndarray
@@ -44,7 +44,7 @@ class GradeNext:
 
 @dataclass(frozen=True)
 class GradeApart:
-    """Asks for a grade in a context of its own: the policy, or the frozen base model. Answered with `Sampled`."""
+    """Asks for a grade in a context of its own: the policy, or the frozen base model. Answered with `Completion`."""
 
     context: Tokens
     draws: np.ndarray
@@ -144,7 +144,7 @@ def experiment(
         fixed = study.item_order == "fixed"
         item = items[round_ % len(items) if fixed else shuffled_index(len(items), run.seed, round_)]
         prompt = prompt_tokens(study, run.task, chat, item)
-        response: Sampled = yield Respond(prompt, uniforms(config.response_tokens, run.seed, round_, "response"))
+        response: Completion = yield Respond(prompt, uniforms(config.response_tokens, run.seed, round_, "response"))
         if not response.finite:
             return Outcome("diverged", f"round {round_}: the logits of the response were not finite")
         response_text = chat.text(response.tokens)
@@ -161,7 +161,7 @@ def experiment(
             goes_on = adapted and study.grading_context == "conversation"
             context = grade_context(study, prompt, response.tokens, grading, goes_on=goes_on)
             draws = uniforms(config.grade_tokens, run.seed, round_, "grade")
-            answer: Sampled = yield GradeNext(context, draws) if goes_on else GradeApart(context, draws, adapted)
+            answer: Completion = yield GradeNext(context, draws) if goes_on else GradeApart(context, draws, adapted)
             if not answer.finite:
                 return Outcome("diverged", f"round {round_}: the logits of the grade were not finite")
             grade_text = chat.text(answer.tokens)

@@ -50,7 +50,7 @@ from wireheading.policy.allowed import FREE
 from wireheading.policy.device import prepare_device
 from wireheading.policy.model import load_model
 from wireheading.policy.policy import Policy
-from wireheading.policy.session import Conversation
+from wireheading.policy.session import Session
 from wireheading.policy.update import Step, Turn, Width
 from wireheading.records.provenance import provenance
 from wireheading.records.record import (
@@ -329,13 +329,15 @@ class Job:
     def _round(self, slots: range, shape: Shape, trains_grade: bool, members: Sequence[Live]) -> None:
         """Answers one round's questions of the runs of a group, each kind in one batch."""
         policy = self.policy
-        talk = policy.converse(len(slots), shape.prompt + shape.response + 1 + shape.grading + shape.grade)
-        self._sample(Respond, talk, slots, shape.prompt, shape.response, members)
-        self._sample(GradeNext, talk, slots, 1 + shape.grading, shape.grade, members)
+        session = policy.open_session(len(slots), shape.prompt + shape.response + 1 + shape.grading + shape.grade)
+        self._sample(Respond, session, slots, shape.prompt, shape.response, members)
+        self._sample(GradeNext, session, slots, 1 + shape.grading, shape.grade, members)
         width = shape.grading
         if self.study.grading_context == "conversation":
             width += shape.prompt + shape.response
-        self._sample(GradeApart, policy.converse(len(slots), width + shape.grade), slots, width, shape.grade, members)
+        self._sample(
+            GradeApart, policy.open_session(len(slots), width + shape.grade), slots, width, shape.grade, members
+        )
         self._update(slots, shape, trains_grade, members)
         for run in members:
             if isinstance(run.ask, EndRound):
@@ -345,7 +347,7 @@ class Job:
     def _sample(
         self,
         kind: type[Respond | GradeNext | GradeApart],
-        conversation: Conversation,
+        session: Session,
         slots: range,
         width: int,
         limit: int,
@@ -367,7 +369,7 @@ class Job:
             if isinstance(ask, GradeApart):
                 adapted[row] = ask.adapted
         gates = adapted if kind is GradeApart else None
-        sampled = self.policy.sample(conversation, slots, contexts, width, draws, limit, gates, starts)
+        sampled = self.policy.sample(session, slots, contexts, width, draws, limit, gates, starts)
         for run, _ in asking:
             run.answer(sampled[run.slot - slots.start])
 

@@ -22,14 +22,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from wireheading.engine.evaluation import open_conversation
+from wireheading.engine.evaluation import open_session
 from wireheading.engine.job import groups_of
 from wireheading.engine.prompts import choices, grade_texts
 from wireheading.errors import InputError
 from wireheading.policy.chat import Chat
 from wireheading.policy.model import prepare, read_config
 from wireheading.policy.policy import Policy
-from wireheading.policy.session import Conversation, draw
+from wireheading.policy.session import Session, draw
 from wireheading.policy.update import Chunk, Width, adamw
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
@@ -333,7 +333,7 @@ def _trace(study: Study, axes: Sequence[Run], config: PretrainedConfig) -> dict[
         )
         found["slots"] = tracer.now - before
         before = tracer.now
-        for rows, columns in _conversations(study, axes):
+        for rows, columns in _sessions(study, axes):
             _opened(policy, rows, columns)
         # What the policy keeps of a conversation is there when the next round begins.
         found["caches"] = tracer.now - before
@@ -343,7 +343,7 @@ def _trace(study: Study, axes: Sequence[Run], config: PretrainedConfig) -> dict[
     return found
 
 
-def _conversations(study: Study, axes: Sequence[Run]) -> Iterator[tuple[int, int]]:
+def _sessions(study: Study, axes: Sequence[Run]) -> Iterator[tuple[int, int]]:
     """Rows and columns of every conversation that a round has."""
     for slots, shape in groups_of(study, axes):
         answered = shape.prompt + shape.response
@@ -361,11 +361,11 @@ def _phases(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -
     for index, (slots, shape) in enumerate(groups_of(study, axes)):
         answered = shape.prompt + shape.response
         tracer.restart()
-        talk = _opened(policy, len(slots), answered + 1 + shape.grading + shape.grade)
-        _listen(policy, slots, talk, [(0, shape.prompt), (answered, 1 + shape.grading)])
+        session = _opened(policy, len(slots), answered + 1 + shape.grading + shape.grade)
+        _prefill(policy, slots, session, [(0, shape.prompt), (answered, 1 + shape.grading)])
         if _grades_apart(study, axes, slots):
             width = _apart(study, answered, shape.grading)
-            _listen(policy, slots, _opened(policy, len(slots), width + shape.grade), [(0, width)])
+            _prefill(policy, slots, _opened(policy, len(slots), width + shape.grade), [(0, width)])
         yield f"sampling {index}", tracer.peak
         tracer.restart()
         response, grade = Width(shape.prompt, shape.response), Width(shape.grading, shape.grade)
@@ -387,14 +387,14 @@ def _phases(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -
             answered = task.prompt_tokens + task.response_tokens
             grades = [*grade_texts(study, name, policy.chat)]
             tracer.restart()
-            heldout = open_conversation(study, name, policy, members)
-            _listen(
+            heldout = open_session(study, name, policy, members)
+            _prefill(
                 policy, members, heldout, [(0, task.prompt_tokens), (answered, 1 + task.grading_prompt_tokens)], grades
             )
-            _listen(policy, members, heldout, [(0, _apart(study, answered, task.grading_prompt_tokens))], grades)
+            _prefill(policy, members, heldout, [(0, _apart(study, answered, task.grading_prompt_tokens))], grades)
             del heldout
             yield f"sampling heldout {name}", tracer.peak
-        del talk
+        del session
 
 
 def _slots_of_tasks(axes: Sequence[Run]) -> dict[str, range]:
@@ -414,18 +414,18 @@ def _apart(study: Study, answered: int, grading: int) -> int:
     return grading if study.grading_context == "fresh" else answered + grading
 
 
-def _opened(policy: Policy, rows: int, columns: int) -> Conversation:
+def _opened(policy: Policy, rows: int, columns: int) -> Session:
     """A conversation whose cache has been made."""
-    talk = policy.converse(rows, columns)
+    session = policy.open_session(rows, columns)
     policy.select(range(1), adapted=True)
-    talk.listen([(1,)] * rows, 1)
-    return talk
+    session.prefill([(1,)] * rows, 1)
+    return session
 
 
-def _listen(
+def _prefill(
     policy: Policy,
     slots: range,
-    talk: Conversation,
+    session: Session,
     widths: Sequence[tuple[int, int]],
     grades: Sequence[Sequence[int]] = (),
 ) -> None:
@@ -435,13 +435,13 @@ def _listen(
     """
     policy.select(slots, adapted=True)
     for column, width in widths:
-        talk.column = column
-        talk.listen([(1,) * width] * len(talk.tokens), width)
-        assert talk.logits is not None
-        uniform = torch.zeros(len(talk.tokens), dtype=torch.float64, device=talk.logits.device)
-        draw(talk.logits, uniform, policy.temperature, policy.allowed.blocked_in(talk.states))
+        session.column = column
+        session.prefill([(1,) * width] * len(session.tokens), width)
+        assert session.logits is not None
+        uniform = torch.zeros(len(session.tokens), dtype=torch.float64, device=session.logits.device)
+        draw(session.logits, uniform, policy.temperature, policy.allowed.blocked_in(session.states))
     if grades:
-        talk.score(grades, policy.temperature)
+        session.score(grades, policy.temperature)
 
 
 def _update(policy: Policy, slots: range, widths: Sequence[Width]) -> None:

@@ -34,7 +34,7 @@ class Joint:
         bs: Each layer's second factor, `[slots, out, rank]`, where a backward pass is to follow; else empty.
         b: Where the policy speaks, all second factors, transposed and scaled, along the diagonal of one matrix:
             `[slots, layers * rank, out of all layers]`.
-        own: 1 where a slot meets its own adapter and that is on, else 0: `[slots, slots]`.
+        slot_mask: 1 where a slot meets its own adapter and that is on, else 0: `[slots, slots]`.
     """
 
     def __init__(self, layers: Sequence[nn.Linear], scale: float):
@@ -45,7 +45,7 @@ class Joint:
         self.a: Tensor
         self.bs: Sequence[Tensor] = []
         self.b: Tensor
-        self.own: Tensor
+        self.slot_mask: Tensor
         self.base = JointLinear(layers)
         self._input: Tensor | None = None
         self._outputs: Sequence[Tensor] = []
@@ -53,7 +53,7 @@ class Joint:
     def output(self, x: Tensor, layer: int) -> Tensor:
         """One layer's output. The layers are asked in turn, with the same input."""
         if layer == 0:
-            self._input, self._outputs = x, self._trained(x) if self.bs else self._spoken(x)
+            self._input, self._outputs = x, self._trained(x) if self.bs else self._sampling(x)
         assert x is self._input, "layers that were joined are given different inputs"
         output = self._outputs[layer]
         if layer == len(self.layers) - 1:
@@ -72,7 +72,7 @@ class Joint:
         ]
         return [torch.add(y, delta, alpha=self.scale).to(y.dtype) for y, delta in zip(ys, deltas, strict=True)]
 
-    def _spoken(self, x: Tensor) -> Sequence[Tensor]:
+    def _sampling(self, x: Tensor) -> Sequence[Tensor]:
         """The same in the base model's type, added in place."""
         y = self.base(x)
         slots, inner_size, size = self.a.shape
@@ -80,11 +80,11 @@ class Joint:
             # A batch of products with one row each is slow. Every row is multiplied with the factors of all slots, and
             # of what comes out its own slot's part alone is kept.
             inner = (x.view(slots, size) @ self.a.view(-1, size).T).view(slots, slots, inner_size)
-            inner = (inner * self.own.unsqueeze(-1)).view(slots, -1)
+            inner = (inner * self.slot_mask.unsqueeze(-1)).view(slots, -1)
             y.view(slots, -1).addmm_(inner, self.b.view(-1, y.shape[-1]))
         else:
             inner = torch.bmm(x.reshape(slots, -1, size), self.a.transpose(1, 2))
-            y.view(slots, -1, y.shape[-1]).baddbmm_(inner * self.own.diagonal().view(-1, 1, 1), self.b)
+            y.view(slots, -1, y.shape[-1]).baddbmm_(inner * self.slot_mask.diagonal().view(-1, 1, 1), self.b)
         outputs: Sequence[Tensor] = y.split(self.outs, dim=-1)
         return outputs
 
@@ -111,7 +111,7 @@ class Group:
         shapes: Shapes of the matrices that lie one after the other: the joint A, then each layer's B.
         size: Parameters of all of them.
         joint: The layers.
-        spoken: What the joint multiplies with while the policies of all slots speak, its `a` and its `b`.
+        sampling: What the joint multiplies with while the policies of all slots speak, its `a` and its `b`.
     """
 
     def __init__(
@@ -126,18 +126,18 @@ class Group:
         device = layers[0].weight.device
         a = torch.zeros(slots, *self.shapes[0], dtype=dtype, device=device)
         b = torch.zeros(slots, len(a[0]), sum(self.joint.outs), dtype=dtype, device=device)
-        self.spoken = a, b
+        self.sampling = a, b
 
     def publish(self, part: Tensor, slots: slice) -> None:
         """Lets the policies of some slots speak with what their part of the flat tensor holds."""
-        spoken_a, spoken_b = (matrix[slots] for matrix in self.spoken)
+        sampling_a, sampling_b = (matrix[slots] for matrix in self.sampling)
         # Every row is multiplied with all slots' factors, and zero times infinity would reach the neighbours.
         a, *bs = self.matrices(part.nan_to_num(0.0, 0.0, 0.0))
-        spoken_a.copy_(a)
+        sampling_a.copy_(a)
         column = 0
         for index, b in enumerate(bs):
             rows = slice(index * self.rank, (index + 1) * self.rank)
-            spoken_b[:, rows, column : column + b.shape[1]] = b.transpose(1, 2) * self.joint.scale
+            sampling_b[:, rows, column : column + b.shape[1]] = b.transpose(1, 2) * self.joint.scale
             column += b.shape[1]
 
     def matrices(self, part: Tensor) -> list[Tensor]:
@@ -151,14 +151,14 @@ class Adapters:
 
     Attributes:
         values: The adapters' parameters, `[slots, parameters]`. The policies speak with a copy in the base model's
-            type (`Group.spoken`): what rounding it changes is less than what rounding its sum with the base layer's
+            type (`Group.sampling`): what rounding it changes is less than what rounding its sum with the base layer's
             output changes.
         grads: Their gradients in the same shape; a backward pass adds to them.
         exp_avg: AdamW's first moments, likewise.
         exp_avg_sq: AdamW's second moments, likewise.
         steps: Updates that each slot has had, `[slots]`.
-        sound: For each slot 1, or not a number where a parameter is not finite: `[slots]`.
-        own: On the diagonal what is in `sound`, or 0 where an adapter is off, and 0 elsewhere: `[slots, slots]`.
+        finite: For each slot 1, or not a number where a parameter is not finite: `[slots]`.
+        slot_mask: On the diagonal what is in `finite`, or 0 where an adapter is off, and 0 elsewhere: `[slots, slots]`.
         selected: The slots that `select` chose. Where two selections are equal, so are all addresses that a forward
             pass reads.
     """
@@ -196,8 +196,8 @@ class Adapters:
         self.exp_avg = torch.zeros_like(self.values)
         self.exp_avg_sq = torch.zeros_like(self.values)
         self.steps = torch.zeros(slots, dtype=torch.int64, device=parameter.device)
-        self.own = torch.eye(slots, dtype=parameter.dtype, device=parameter.device)
-        self.sound = torch.ones_like(self.own[0])
+        self.slot_mask = torch.eye(slots, dtype=parameter.dtype, device=parameter.device)
+        self.finite = torch.ones_like(self.slot_mask[0])
         self.selected = range(0)
         for group in self.groups:
             for index, name in enumerate(group.names):
@@ -239,11 +239,13 @@ class Adapters:
                     leaf.grad = grad
                 group.joint.a, *group.joint.bs = leaves
         else:
-            self.own.diagonal()[part] = self.sound[part] if gate is None else self.sound[part] * gate.to(self.own)
+            self.slot_mask.diagonal()[part] = (
+                self.finite[part] if gate is None else self.finite[part] * gate.to(self.slot_mask)
+            )
             for group in self.groups:
                 joint = group.joint
-                joint.a, joint.b = (matrix[part] for matrix in group.spoken)
-                joint.own, joint.bs = self.own[part, part], []
+                joint.a, joint.b = (matrix[part] for matrix in group.sampling)
+                joint.slot_mask, joint.bs = self.slot_mask[part, part], []
         self.selected = slots
 
     def state(self, slot: int) -> dict[str, Tensor]:
@@ -265,7 +267,7 @@ class Adapters:
     def publish(self, part: slice) -> None:
         """Lets the policies of some slots speak with their new parameters."""
         values = self.values[part]
-        self.sound[part] = torch.ones_like(self.sound[part]).masked_fill_(~values.sum(dim=1).isfinite(), torch.nan)
+        self.finite[part] = torch.ones_like(self.finite[part]).masked_fill_(~values.sum(dim=1).isfinite(), torch.nan)
         for group, own in zip(self.groups, self._parts(values), strict=True):
             group.publish(own, part)
 

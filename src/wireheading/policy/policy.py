@@ -18,7 +18,7 @@ from wireheading.policy.allowed import AllowedTokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.graphs import Graphs
 from wireheading.policy.lora import Adapters
-from wireheading.policy.session import Conversation, Sampled
+from wireheading.policy.session import Completion, Session
 from wireheading.policy.update import Chunk, Step, Turn, Width, adamw
 from wireheading.study.sections import LoraConfig, OptimizerConfig
 
@@ -64,7 +64,7 @@ class Policy:
         self.optimizer = optimizer
         self.temperature = temperature
         self.allowed = AllowedTokens(chat, model.config.vocab_size, model.device, choices)
-        self._conversations: dict[tuple[int, int], Conversation] = {}
+        self._sessions: dict[tuple[int, int], Session] = {}
         self._chunks: dict[tuple[range, tuple[Width, ...]], Chunk] = {}
         self._graphs = Graphs(model.device)
         self._parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -72,19 +72,17 @@ class Policy:
         self._live = torch.zeros(slots, dtype=torch.bool, device=model.device)
         self._norms = torch.zeros(slots, dtype=self.adapters.values.dtype, device=model.device)
 
-    def converse(self, rows: int, columns: int) -> Conversation:
-        """Opens a conversation in each of `rows` rows, of at most `columns` columns.
+    def open_session(self, rows: int, columns: int) -> Session:
+        """Opens a session in each of `rows` rows, of at most `columns` columns.
 
         It takes the place of the one of this shape that was opened before.
         """
-        conversation = self._conversations.get((rows, columns))
-        if conversation is None:
-            conversation = Conversation(
-                self.model, self.chat, rows, columns, self.allowed, lambda: self.adapters.selected
-            )
-            self._conversations[rows, columns] = conversation
-        conversation.restart()
-        return conversation
+        session = self._sessions.get((rows, columns))
+        if session is None:
+            session = Session(self.model, self.chat, rows, columns, self.allowed, lambda: self.adapters.selected)
+            self._sessions[rows, columns] = session
+        session.restart()
+        return session
 
     def select(self, slots: range, *, adapted: bool) -> None:
         """Lets a range of slots answer what follows, or the frozen base model in their stead."""
@@ -93,7 +91,7 @@ class Policy:
 
     def sample(
         self,
-        conversation: Conversation,
+        session: Session,
         slots: range,
         contexts: Sequence[Sequence[int]],
         width: int,
@@ -101,11 +99,11 @@ class Policy:
         limit: int,
         adapted: Sequence[bool] | None = None,
         starts: Sequence[int] | None = None,
-    ) -> list[Sampled]:
-        """Goes on with a conversation: appends a context to each row and samples what follows.
+    ) -> list[Completion]:
+        """Goes on with a session: appends a context to each row and samples what follows.
 
         Args:
-            conversation: What was said so far.
+            session: What was said so far.
             slots: The slots whose rows these are.
             contexts: Each row's new tokens; empty for a dummy.
             width: Columns that the contexts take.
@@ -118,8 +116,8 @@ class Policy:
         if adapted is not None:
             gate = torch.tensor(adapted, dtype=self.adapters.values.dtype, device=self.adapters.values.device)
         self.adapters.select(slots, gate=gate)
-        conversation.listen(contexts, width)
-        return conversation.speak(draws, limit, self.temperature, starts)
+        session.prefill(contexts, width)
+        return session.decode(draws, limit, self.temperature, starts)
 
     def update(
         self,

@@ -20,7 +20,7 @@ from wireheading.policy.masks import causal, model_mask, positions_of
 
 
 @dataclass(frozen=True)
-class Sampled:
+class Completion:
     """What one row said.
 
     Attributes:
@@ -77,7 +77,7 @@ class KeyValueCache:
             values.zero_()
 
 
-class Conversation:
+class Session:
     """Rows of tokens in fixed columns with the cache that belongs to them: told something, and sampled from.
 
     Rows are slots, or several rows a slot; which adapters answer is selected beforehand.
@@ -120,30 +120,30 @@ class Conversation:
         # What was said: each column's token, whether it counts, and the log-probability with which it was sampled.
         self.tokens = torch.full((rows, columns), chat.pad_token, dtype=torch.int64, device=device)
         self.filled = torch.zeros((rows, columns), dtype=torch.bool, device=device)
-        self.chosen = torch.zeros((rows, columns), dtype=torch.float64, device=device)
+        self.logprobs = torch.zeros((rows, columns), dtype=torch.float64, device=device)
         # What decoding goes by: the column of the last token, what a row may see once it is decoded, each column's
         # position and random value, and how many tokens a row has said and may say.
         self.at = torch.zeros(1, dtype=torch.int64, device=device)
-        self.seen = torch.zeros((rows, columns), dtype=torch.bool, device=device)
+        self.attended = torch.zeros((rows, columns), dtype=torch.bool, device=device)
         self.positions = torch.zeros((rows, columns), dtype=torch.int64, device=device)
         self.uniform = torch.zeros((rows, columns), dtype=torch.float64, device=device)
-        self.said = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
         self.limits = torch.zeros(rows, dtype=torch.int64, device=device)
         self.states = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.asked, self.alive, self.stopped, self.finite = torch.zeros((4, rows), dtype=torch.bool, device=device)
+        self.present, self.running, self.stopped, self.finite = torch.zeros((4, rows), dtype=torch.bool, device=device)
         self.column = 0
         # The logits after what was listened to, and the column of the token that they tell of.
         self.logits: Tensor | None = None
-        self.told = -1
+        self.logits_at = -1
 
     def restart(self) -> None:
         """Forgets everything that was said."""
         self.cache.clear()
         self.filled.zero_()
-        self.column, self.told = 0, -1
+        self.column, self.logits_at = 0, -1
 
     @torch.no_grad()
-    def listen(self, contexts: Sequence[Sequence[int]], width: int) -> None:
+    def prefill(self, contexts: Sequence[Sequence[int]], width: int) -> None:
         """Appends a context to every row and reads it.
 
         Args:
@@ -162,16 +162,16 @@ class Conversation:
         self.filled[:, start:stop] = torch.from_numpy(filled)
         work = block.size * self.parameters
         self.graphs.run(("prefill", start, stop, self.selection()), partial(self._prefill, start, stop), work)
-        self.column = self.told = stop
+        self.column = self.logits_at = stop
 
     def mark(self) -> int:
         """The place in the conversation to which `rewind` goes back."""
-        assert self.told == self.column, "nothing was listened to"
+        assert self.logits_at == self.column, "nothing was listened to"
         return self.column
 
     def rewind(self, mark: int) -> None:
         """Forgets what was said since a mark, as long as nothing was listened to since."""
-        assert self.told == mark, "something was listened to since"
+        assert self.logits_at == mark, "something was listened to since"
         self.column = mark
         self.filled[:, mark:] = False
 
@@ -188,7 +188,7 @@ class Conversation:
             start: The state of allowed tokens in which the texts begin.
         """
         assert self.logits is not None
-        assert self.told == self.column, "nothing was listened to"
+        assert self.logits_at == self.column, "nothing was listened to"
         nodes = sorted({tuple(text[:end]) for text in texts for end in range(1, len(text) + 1)})
         index = {node: place for place, node in enumerate(nodes)}
         ancestors = torch.tensor([[other == node[: len(other)] for other in nodes] for node in nodes])
@@ -228,9 +228,9 @@ class Conversation:
         return lambda places, tokens: allowed[:, places, tokens].double() - total[:, places].double()
 
     @torch.no_grad()
-    def speak(
+    def decode(
         self, draws: Sequence[np.ndarray] | None, limit: int, temperature: float, starts: Sequence[int] | None = None
-    ) -> list[Sampled]:
+    ) -> list[Completion]:
         """Samples what follows in every row.
 
         Args:
@@ -241,7 +241,7 @@ class Conversation:
             starts: The state of allowed tokens in which each row begins; that of free text if None.
         """
         assert self.logits is not None
-        assert self.told == self.column, "nothing was listened to"
+        assert self.logits_at == self.column, "nothing was listened to"
         starts = [FREE] * len(self.tokens) if starts is None else starts
         self.states.copy_(torch.tensor(starts))
         first, end = self.column, self.column + limit
@@ -251,29 +251,29 @@ class Conversation:
             self.limits.copy_(torch.tensor([len(row) for row in draws]))
             self.uniform[:, first:end] = _padded(draws, limit).to(self.device)
         # While a row is alive, all its columns since the first are filled; afterwards what it sees does not matter.
-        self.seen.copy_(self.filled)
-        self.seen[:, first:] = True
-        self.positions.copy_(positions_of(self.seen))
-        self.alive.copy_(self.asked)
+        self.attended.copy_(self.filled)
+        self.attended[:, first:] = True
+        self.positions.copy_(positions_of(self.attended))
+        self.running.copy_(self.present)
         self.stopped.zero_()
         self.finite.fill_(True)
-        self.said.zero_()
+        self.lengths.zero_()
         self.at.fill_(first)
         greedy = draws is None
         self._draw(self.logits, greedy, temperature)
         for column in range(first, end - 1):
-            if (column - first) % self.graphs.patience == 0 and not self.alive.any():
+            if (column - first) % self.graphs.patience == 0 and not self.running.any():
                 break
             stop = self.graphs.columns(column + 1, self.cache.columns)
             step = partial(self._step, stop, greedy, temperature)
             self.graphs.run(("decode", greedy, self.selection()), partial(once_written, step))
         self.column = end
-        sampled, chosen, lengths = self.tokens[:, first:end].tolist(), self.chosen[:, first:end], self.said
+        sampled, chosen, lengths = self.tokens[:, first:end].tolist(), self.logprobs[:, first:end], self.lengths
         # Whether a row's last token was fed back depends on how long its neighbours went on. It is left out here and
         # fed with the next context, so that nothing depends on them.
         self.filled.scatter_(1, (first + lengths - 1).clamp(min=first).unsqueeze(1), False)
         return [
-            Sampled(tuple(tokens[:length]), tuple(logprobs[:length]), bool(stop), bool(good), start)
+            Completion(tuple(tokens[:length]), tuple(logprobs[:length]), bool(stop), bool(good), start)
             for tokens, logprobs, length, stop, good, start in zip(
                 sampled,
                 chosen.tolist(),
@@ -287,7 +287,7 @@ class Conversation:
 
     def _prefill(self, start: int, stop: int) -> None:
         """Feeds the contexts in some columns: from tensors in place, as a decode step does."""
-        self.asked.copy_(self.filled[:, stop - 1])
+        self.present.copy_(self.filled[:, stop - 1])
         positions = positions_of(self.filled[:, :stop])
         visible = causal(self.filled, start, stop)
         # The last column by its number: a GPU would multiply a slice of all with the vocabulary row by row.
@@ -305,7 +305,7 @@ class Conversation:
             greedy: Whether the likeliest token is taken.
             temperature: Divides the logits.
         """
-        visible = self.seen[:, :stop] & (self.columns[:stop] <= self.at)
+        visible = self.attended[:, :stop] & (self.columns[:stop] <= self.at)
         self.cache.at, self.cache.stop = self.at, stop
         logits = self._forward(
             self.tokens.index_select(1, self.at),
@@ -322,13 +322,13 @@ class Conversation:
         token, logprob, good = draw(logits, uniform, temperature, self.allowed.blocked_in(self.states))
         self.states.copy_(self.allowed.follow[self.states, token])
         self.tokens.index_copy_(1, self.at, token.unsqueeze(1))
-        self.chosen.index_copy_(1, self.at, logprob.double().unsqueeze(1))
-        self.filled.index_copy_(1, self.at, self.alive.unsqueeze(1))
-        self.finite.logical_and_(good | ~self.alive)
-        self.said.add_(self.alive)
-        stops = self.alive & (token.unsqueeze(1) == self.stop_tokens).any(dim=1)
+        self.logprobs.index_copy_(1, self.at, logprob.double().unsqueeze(1))
+        self.filled.index_copy_(1, self.at, self.running.unsqueeze(1))
+        self.finite.logical_and_(good | ~self.running)
+        self.lengths.add_(self.running)
+        stops = self.running & (token.unsqueeze(1) == self.stop_tokens).any(dim=1)
         self.stopped.logical_or_(stops)
-        self.alive.logical_and_(~stops & self.finite & (self.said < self.limits))
+        self.running.logical_and_(~stops & self.finite & (self.lengths < self.limits))
 
     def _forward(
         self, tokens: Tensor, queries: Tensor, keys: Tensor, visible: Tensor, keep: int | Tensor = 1

@@ -31,7 +31,7 @@ from wireheading.inputs.items import freeze_items
 from wireheading.policy.allowed import AllowedTokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.device import prepare_device
-from wireheading.policy.session import Conversation
+from wireheading.policy.session import Session
 from wireheading.pretraining.optimizer import Muon
 from wireheading.pretraining.tokenizer import train_tokenizer
 from wireheading.study.config import Study
@@ -199,19 +199,19 @@ class School:
 
     def _sample(self, model: LlamaForCausalLM, name: str, indices: Sequence[int], batch: int) -> list[str]:
         limits = self.study.tasks[name]
-        talk = Conversation(
+        session = Session(
             model,
             self.chat,
             len(indices),
             limits.prompt_tokens + limits.response_tokens,
             AllowedTokens(self.chat, model.config.vocab_size, model.device, {}),
         )
-        talk.listen([self.prompts[name][index] for index in indices], limits.prompt_tokens)
+        session.prefill([self.prompts[name][index] for index in indices], limits.prompt_tokens)
         draws = [
             uniforms(limits.response_tokens, self.study.embedded.seed, name, batch, row, "calibration")
             for row in range(len(indices))
         ]
-        spoken = talk.speak(draws, limits.response_tokens, self.study.temperature)
+        spoken = session.decode(draws, limits.response_tokens, self.study.temperature)
         return [self.chat.text(sampled.tokens) for sampled in spoken]
 
     def _indices(self, name: str, phase: str) -> Iterator[int]:
