@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from wireheading.engine import checkpoints
-from wireheading.engine.checkpoints import CheckpointError, holding, load_checkpoint, save_checkpoint
+from wireheading.engine.checkpoints import load_checkpoint, save_checkpoint
+from wireheading.engine.folders import VERSION, HeldError, holding
 from wireheading.files import WriteError
 
 
@@ -105,7 +106,7 @@ def test_every_byte_of_a_state_is_proved(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_version_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 0, 10)
-    monkeypatch.setattr(checkpoints, "VERSION", checkpoints.VERSION + 1)
+    monkeypatch.setattr(checkpoints, "VERSION", VERSION + 1)
     said: list[str] = []
     assert rounds(tmp_path, said) is None
     assert "is of version 3 of checkpoints, not 4; starting from the first round" in said[0]
@@ -200,7 +201,7 @@ def test_a_run_is_done_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pyt
     folder = tmp_path / "run.checkpoint"
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     with holding(folder, print):
-        with pytest.raises(CheckpointError) as caught, holding(folder, print):
+        with pytest.raises(HeldError) as caught, holding(folder, print, 0.1):
             pass
         assert str(caught.value).startswith(f"{folder}/lock: this run is being done by process {os.getpid()} on ")
         assert "Slurm job 4711; wait for that job, or cancel it" in str(caught.value)

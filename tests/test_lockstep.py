@@ -21,8 +21,8 @@ from test_checkpoints import file_size_limit
 from toys import save_toy
 
 from wireheading.engine import evaluation
-from wireheading.engine.checkpoints import CheckpointError, holding
 from wireheading.engine.evaluation import _evaluate_batch as evaluate_batch
+from wireheading.engine.folders import HeldError, holding
 from wireheading.engine.job import Job, run_job
 from wireheading.engine.stopping import Stopped
 from wireheading.errors import InputError
@@ -224,7 +224,7 @@ def test_a_second_job_of_the_same_runs_is_refused(toy: Path, tmp_path: Path) -> 
     study = make_study(tmp_path)
     runs = study.runs()[:2]
     folder = checkpoint_folder(study.record_path(runs[1]))
-    with holding(folder, print), pytest.raises(CheckpointError, match="this run is being done by process"):
+    with holding(folder, print), pytest.raises(HeldError, match="this run is being done by process"):
         run_all(study, toy, runs)
     assert list(tmp_path.rglob("*.json")) == []
     run_all(study, toy, runs[:1])

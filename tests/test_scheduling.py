@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from test_records import reseal
 from wireheading import scheduling
 from wireheading.analysis.report import write_analysis
 from wireheading.analysis.tables import write_tables
+from wireheading.engine.folders import holding
 from wireheading.errors import ConfigError
 from wireheading.records import record
-from wireheading.records.record import State, inspect_record, write_record
+from wireheading.records.record import State, checkpoint_folder, inspect_record, write_record
 from wireheading.study.config import Run, Study, load_study
 from wireheading.study.paths import Analysis, Tables
 
@@ -24,6 +26,7 @@ from wireheading.study.paths import Analysis, Tables
 @pytest.fixture(autouse=True)
 def no_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(scheduling.TARGETS, "")
+    monkeypatch.setenv(scheduling.INVOCATION, "host-1-0")
 
 
 def study_in(folder: Path, **changes: Any) -> Study:
@@ -88,9 +91,10 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, folder: str) -> None
 def test_lockstep_axes_divide_the_runs_into_jobs(tmp_path: Path, lockstep: list[str], jobs: int, outputs: int) -> None:
     study = study_in(tmp_path, engine={"lockstep": lockstep})
     runs = study.runs()
-    patterns = scheduling.job_outputs(study, runs)
-    assert len(patterns) == outputs
     together = scheduling.job_runs(study, runs)
+    assert {len(members) for members in together.values()} == {outputs}
+    tokens = scheduling.run_tokens(study, dict.fromkeys(runs, "missing"))
+    assert len(tokens) == len(set(tokens)) == jobs
     assert len(together) == jobs
     assert sorted(run for job in together.values() for run in job) == sorted(runs)
     for key, members in together.items():
@@ -116,8 +120,8 @@ def test_a_job_looks_at_its_own_records_alone(tmp_path: Path, monkeypatch: pytes
     assert looked_at == [study.record_path(run) for run in study.runs() if run.seed == 42]
 
 
-def test_states_and_markers_follow_the_records(tmp_path: Path) -> None:
-    study = study_in(tmp_path)
+def test_states_and_tokens_follow_the_records(tmp_path: Path) -> None:
+    study = study_in(tmp_path, engine={"lockstep": []})
     write_all(study)
     runs = study.runs()
     missing, corrupt = runs[1], runs[5]
@@ -127,15 +131,10 @@ def test_states_and_markers_follow_the_records(tmp_path: Path) -> None:
     states = states_of(study)
     assert [run for run in runs if states[run] != "valid"] == [missing, corrupt]
     assert (states[missing], states[corrupt]) == ("missing", "corrupt")
-
-    scheduling.mark_for_redoing(study, states)
-    marker = scheduling.redo_marker(study, corrupt, "corrupt")
-    assert [*(tmp_path / ".redo").iterdir()] == [marker]
-    assert marker.stat().st_mtime > path.stat().st_mtime
-
-    write_all(study)
-    scheduling.mark_for_redoing(study, states_of(study))
-    assert [*(tmp_path / ".redo").iterdir()] == []
+    tokens = {
+        scheduling.token(study, f"{run.seed}.{run.model}.{run.task}.{run.condition}") for run in (missing, corrupt)
+    }
+    assert set(scheduling.run_tokens(study, states)) == tokens
 
 
 def test_contents_that_were_judged_are_not_judged_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,10 +177,9 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return study
 
 
-def markers(study: Study) -> list[str]:
-    states = states_of(study)
-    scheduling.mark_for_redoing(study, states)
-    return sorted(path.name for path in Path(study.results, ".redo").glob("*"))
+def outdated(study: Study) -> list[str]:
+    current = scheduling.tables_are_current(study, states_of(study))
+    return ([] if current else ["tables"]) + [path.name for path in scheduling.analysis_marker(study)]
 
 
 @pytest.mark.parametrize(
@@ -198,16 +196,16 @@ def markers(study: Study) -> list[str]:
     ids=["half", "end", "binary", "text", "quote", "empty", "footer"],
 )
 def test_derived_files_that_are_damaged_are_made_again(analysed: Study, damage: Callable[[bytes], bytes]) -> None:
-    assert markers(analysed) == []
+    assert outdated(analysed) == []
     tables, analysis = vars(Tables.of(analysed)).values(), vars(Analysis.of(analysed)).values()
     for path in (*tables, *analysis):
         if path.suffix == ".rst":
             continue
         whole = path.read_bytes()
         path.write_bytes(damage(whole))
-        assert markers(analysed) == ["tables" if path in tables else "analysis"], path.name
+        assert outdated(analysed) == ["tables" if path in tables else "analysis"], path.name
         path.write_bytes(whole)
-    assert markers(analysed) == []
+    assert outdated(analysed) == []
 
 
 def test_a_changed_setting_makes_the_runs_that_it_affects_stale_and_no_others(tmp_path: Path) -> None:
@@ -250,3 +248,49 @@ def test_the_summary_counts_states_and_names_what_is_to_be_done() -> None:
     assert text.splitlines()[1] == "  stale: 1/tiny/sentiment/honest"
     assert text.splitlines()[2:] == [f"  missing: {run}" for run in runs[2:]]
     assert len(scheduling.summary(dict.fromkeys(runs, "missing")).splitlines()) == 1
+
+
+def test_tables_of_a_record_that_was_made_again_are_outdated(analysed: Study) -> None:
+    path = analysed.record_path(analysed.runs()[0])
+    before = path.read_bytes()
+    reseal(path, b'"seconds": ', b'"seconds": 1')
+    assert outdated(analysed) == ["tables"]
+    path.write_bytes(before)
+    assert outdated(analysed) == []
+
+
+def test_tokens_of_dead_invocations_are_removed_and_those_of_others_stay(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    dead = subprocess.Popen(["true"])
+    scheduling.begin_invocation(study)
+    host, _, _ = os.environ[scheduling.INVOCATION].rsplit("-", 2)
+    dead.wait()
+    folder = tmp_path / ".jobs"
+    folder.mkdir()
+    stay = [f"{host}-{os.getpid()}-00.42.tiny", f"elsewhere-{dead.pid}-00.42.tiny"]
+    for name in (*stay, f"{host}-{dead.pid}-00.42.tiny"):
+        (folder / name).touch()
+    scheduling.begin_invocation(study)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(stay)
+
+
+def test_checkpoints_of_valid_records_go_and_those_of_other_settings_and_of_held_runs_stay(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    write_all(study)
+    done, other, held, missing = runs = study.runs()[:4]
+    folders = {run: checkpoint_folder(study.record_path(run)) for run in runs}
+    for run, folder in folders.items():
+        (folder / f"{study.digest(run)[:16]}-00000000").mkdir(parents=True)
+        (folder / "lock").touch()
+    (folders[other] / "0123456789abcdef-00000000").mkdir()
+    study.record_path(missing).unlink()
+    states = states_of(study)
+    with holding(folders[held], print):
+        scheduling.remove_finished_checkpoints(study, states)
+        assert scheduling.held_runs(study, {**states, held: "missing"})[0].startswith(
+            f"{folders[held]}/lock: this run is"
+        )
+        assert scheduling.held_runs(study, states) == []
+    assert not folders[done].exists()
+    assert sorted(path.name for path in folders[other].iterdir()) == ["0123456789abcdef-00000000", "lock"]
+    assert len([*folders[held].iterdir()]) == len([*folders[missing].iterdir()]) == 2

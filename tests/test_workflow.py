@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +20,7 @@ from browser import CHROMIUM, browsing
 from test_config import changed
 from test_tiny import SMALL
 
+from wireheading.engine.leases import leased
 from wireheading.records.record import read_record
 from wireheading.study.config import Run, Study, load_study
 
@@ -49,10 +52,12 @@ class Workplace:
         (self.folder / "small.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         return load_study(config)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, device: str | None = None) -> subprocess.Popen[str]:
         # Targets come first: whatever follows --configfile is taken for another config file.
         command = [sys.executable, "-m", "snakemake", *arguments, "--profile", "profiles/demo"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("WIREHEADING_")}
+        if device is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = device
         return subprocess.Popen(
             [*command, "--configfile", "small.yaml"],
             cwd=self.folder,
@@ -78,6 +83,11 @@ class Workplace:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     workplace = Workplace(tmp_path_factory.mktemp("workflow"))
     workplace.snakemake()
+    assert len([*workplace.folder.glob("results/**/*.checkpoint")]) == 12
+    # Checkpoints go when a later invocation has found the records valid.
+    workplace.snakemake("-n")
+    assert len([*workplace.folder.glob("results/**/*.checkpoint")]) == 12
+    assert "Nothing to be done" in workplace.snakemake()
     return workplace
 
 
@@ -360,3 +370,86 @@ def plan(workplace: Workplace, *arguments: str, succeeds: bool = True) -> str:
 def test_a_subset_is_a_matter_of_the_command_line(finished: Workplace) -> None:
     told = finished.snakemake("-n", "--config", "conditions=[selfgrade]", "seeds=[42]")
     assert "records: 3 valid, 0 missing" in told
+
+
+@dataclass
+class Shared:
+    """Two clones of the workflow whose studies have one results folder; the second's job waits for a device."""
+
+    first: Workplace
+    second: Workplace
+    study: Study
+
+    def records(self) -> dict[str, bytes]:
+        folder = Path(self.study.results)
+        paths = [*folder.glob("*/*/*/*.json"), *folder.glob("*.parquet"), folder / "records.csv"]
+        return {str(path): path.read_bytes() for path in paths if path.exists()}
+
+
+@pytest.fixture
+def shared(finished: Workplace, tmp_path: Path) -> Shared:
+    finished.configure()
+    changes = {
+        "results": str(tmp_path / "results"),
+        "resources": str(finished.folder / "resources"),
+        "seeds": [42],
+        "conditions": ["control"],
+    }
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    places = [Workplace(tmp_path / name) for name in ("first", "second")]
+    first, _ = [place.configure(**changes) for place in places]
+    return Shared(places[0], places[1], first)
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_job_that_fails_touches_no_record_that_another_invocation_made(shared: Shared, stale: bool) -> None:
+    if stale:
+        shared.first.snakemake("--config", "rounds=3")
+    with leased(["held"], pytest.fail):
+        second = shared.second.start(device="held")
+        assert second.stdout is not None
+        while "waiting for one" not in (line := second.stdout.readline()):
+            assert line, "it ended"
+        shared.first.snakemake()
+        before = shared.records()
+        assert len(before) == 3 + 4 + 2, "records, tables and estimates"
+        for process in sorted(_descendants(second.pid), reverse=True):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        told, _ = second.communicate()
+    assert second.returncode != 0, told
+    assert shared.records() == before
+    assert "Nothing to be done" in shared.first.snakemake()
+
+
+def _descendants(pid: int) -> list[int]:
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*children, *(found for child in children for found in _descendants(child))]
+
+
+def test_an_invocation_that_finds_runs_held_says_so_and_ends(shared: Shared) -> None:
+    first = shared.first.start()
+    while not [*Path(shared.study.results).glob("**/state-*")]:
+        assert first.poll() is None
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGSTOP)
+    told = shared.second.snakemake(succeeds=False)
+    assert "this run is being done by process" in told
+    assert "Building DAG" not in told
+    os.kill(first.pid, signal.SIGCONT)
+    told, _ = first.communicate()
+    assert first.returncode == 0, told
+
+
+def test_tables_that_cannot_be_made_again_leave_those_of_another_invocation(shared: Shared) -> None:
+    shared.first.snakemake()
+    before = shared.records()
+    place = shared.second.folder
+    (place / "workflow").unlink()
+    shutil.copytree(ROOT / "workflow", place / "workflow")
+    (place / "workflow" / "scripts" / "aggregate.py").write_text("raise SystemExit(1)\n")
+    shared.second.configure(results=shared.study.results, seeds=[42])
+    with pytest.raises(AssertionError, match="aggregate"):
+        shared.second.snakemake("--config", "partial=True")
+    assert shared.records() == before

@@ -1,9 +1,13 @@
 """Which records a job makes and which of them are to be made again: what the workflow asks while it is parsed.
 
 Snakemake decides by names and modification times; it cannot see inside a record. So while parsing, each record's bytes
-are checked, and for one that is stale or corrupt a small file, newer than the record, becomes an input of its job.
-Tables of other records, and an analysis with other thresholds, are redone in the same way. That needs nothing that
-Snakemake remembered, so it works in a fresh clone with copied results.
+are checked, and the jobs with a run that has no valid record are asked for. That needs nothing that Snakemake
+remembered, so it works in a fresh clone with copied results.
+
+Snakemake also deletes what a failed job has made, and puts back what was there before it began. So records and tables
+are no output of the jobs that make them: such a job has an empty file as its output, a token that belongs to this
+invocation alone, and a rule without a job says that records and tables are there once the token is. Whatever happens to
+a job, nothing is lost that it or another invocation finished.
 """
 
 from __future__ import annotations
@@ -12,18 +16,24 @@ import csv
 import io
 import os
 import re
+import secrets
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from wireheading.engine.folders import problem_of_holder, remove_checkpoints
 from wireheading.errors import ConfigError
 from wireheading.files import writing
 from wireheading.records.cells import differing_inputs
 from wireheading.records.known import known_valid, remember_valid
-from wireheading.records.record import State, inspect_record, recorded_inputs
+from wireheading.records.record import State, checkpoint_folder, inspect_record, recorded_inputs, seal_of
 from wireheading.study.config import AXES, Run, Study
 from wireheading.study.paths import Analysis, Tables
+
+INVOCATION = "WIREHEADING_INVOCATION"
+"""Environment variable that tells Snakemake's job processes which invocation of Snakemake they belong to."""
 
 TARGETS = "WIREHEADING_TARGETS"
 """Environment variable that tells Snakemake's job processes which records were named on the command line."""
@@ -57,11 +67,51 @@ def requested_runs(study: Study, targets: Iterable[str]) -> list[Run]:
     return chosen
 
 
-def job_outputs(study: Study, runs: Sequence[Run]) -> list[str]:
-    """The paths of all records that one job makes: the axes in lockstep filled in, wildcards for the others."""
-    free = {axis: f"{{{axis}}}" for axis in AXES if axis not in study.engine.lockstep}
-    pattern = record_pattern(study)
-    return list(dict.fromkeys(pattern.format(**{**_texts(run), **free}) for run in runs))
+def is_dry_run(arguments: Iterable[str]) -> bool:
+    """Whether Snakemake was called with `-n`: it does not say so while it parses."""
+    return any(re.fullmatch("-[A-Za-z]*n[A-Za-z]*|--dry-?run", argument) for argument in arguments)
+
+
+def begin_invocation(study: Study) -> None:
+    """Gives this invocation of Snakemake a name, and removes the tokens of dead ones."""
+    host = re.sub("[^A-Za-z0-9]", "-", socket.gethostname())
+    os.environ[INVOCATION] = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
+    for token in Path(study.results, ".jobs").glob(f"{host}-*"):
+        try:
+            os.kill(int(token.name.partition(".")[0].split("-")[-2]), 0)
+        except ProcessLookupError:
+            token.unlink(missing_ok=True)
+        except PermissionError:
+            continue
+
+
+def job_name(study: Study) -> str:
+    """The name of a job, with Snakemake's wildcards in it for the axes that do not advance in lockstep."""
+    return ".".join(f"{{{axis}}}" for axis in AXES if axis not in study.engine.lockstep) or "all"
+
+
+def token(study: Study, job: str) -> str:
+    """The empty file that this invocation's job makes."""
+    return f"{study.results}/.jobs/{os.environ[INVOCATION]}.{job}"
+
+
+def run_tokens(study: Study, states: Mapping[Run, State]) -> list[str]:
+    """The tokens of the jobs with a run that has no valid record."""
+    names = dict.fromkeys(job_name(study).format(**_texts(run)) for run in states if states[run] != "valid")
+    return [token(study, name) for name in names]
+
+
+def held_runs(study: Study, states: Mapping[Run, State]) -> list[str]:
+    """A line for each run without a valid record that another process is doing."""
+    folders = (checkpoint_folder(study.record_path(run)) for run, state in states.items() if state != "valid")
+    return [problem for folder in folders if (problem := problem_of_holder(folder))]
+
+
+def remove_finished_checkpoints(study: Study, states: Mapping[Run, State]) -> None:
+    """Removes the checkpoints of runs whose records are valid."""
+    for run, state in states.items():
+        if state == "valid":
+            remove_checkpoints(checkpoint_folder(study.record_path(run)), study.digest(run))
 
 
 def job_runs(study: Study, runs: Iterable[Run]) -> dict[tuple[str, ...], list[Run]]:
@@ -115,25 +165,21 @@ def mixed_cells(study: Study, states: Mapping[Run, State]) -> list[str]:
     return [f"{model}/{task}: {problem}" for (model, task), problem in problems.items()]
 
 
-def redo_marker(study: Study, run: Run, state: State) -> Path:
-    """The file whose existence makes Snakemake redo a run's record."""
-    return Path(study.results, ".redo", f"{state}.{'.'.join(_texts(run).values())}")
+def tables_are_current(study: Study, states: Mapping[Run, State]) -> bool:
+    """Whether the tables are whole and of the records there are.
 
-
-def tables_marker(study: Study, states: Mapping[Run, State]) -> list[Path]:
-    """The file that makes Snakemake redo tables that are damaged or not of the records there are; none if they are.
-
-    The table of records says which runs the tables are of, and which of them had a valid record.
+    The table of records says which runs the tables are of, which of them had a valid record, and its SHA-256.
     """
     tables = Tables.of(study)
-    if not tables.records.exists():
-        return []
+    if not all(path.exists() and _whole(path) for path in vars(tables).values()):
+        return False
     then = _states_in(tables.records)
-    same = list(then) == study.runs() and all(
-        (then[run] == "missing") == (state == "missing") and (then[run] in ("missing", "unusable") or state == "valid")
+    return list(then) == study.runs() and all(
+        then[run] == ("valid", seal_of(study.record_path(run)))
+        if state == "valid"
+        else then[run][0] == ("missing" if state == "missing" else "unusable")
         for run, state in states.items()
     )
-    return [] if same and all(map(_whole, vars(tables).values())) else [Path(study.results, ".redo", "tables")]
 
 
 def analysis_marker(study: Study) -> list[Path]:
@@ -145,12 +191,15 @@ def analysis_marker(study: Study) -> list[Path]:
     return [] if same and all(map(_whole, vars(analysis).values())) else [Path(study.results, ".redo", "analysis")]
 
 
-def _states_in(records: Path) -> dict[Run, str]:
-    """The states that the table of records names; nothing where it is damaged."""
+def _states_in(records: Path) -> dict[Run, tuple[str, str]]:
+    """The states that the table of records names, and the SHA-256 of valid records; nothing where it is damaged."""
     try:
         with records.open(encoding="utf-8", newline="") as file:
             return {
-                Run(int(row["seed"]), row["model"], row["task"], row["condition"]): row["state"]
+                Run(int(row["seed"]), row["model"], row["task"], row["condition"]): (
+                    row["state"] if row["state"] in ("missing", "unusable") else "valid",
+                    row["sha256"],
+                )
                 for row in csv.DictReader(file)
             }
     except (csv.Error, ValueError, KeyError, TypeError):
@@ -178,29 +227,18 @@ def _whole(path: Path) -> bool:
     return True
 
 
-def mark_for_redoing(study: Study, states: Mapping[Run, State]) -> None:
-    """Makes the markers of what is to be redone, each newer than that, and removes all others.
+def mark_for_redoing(study: Study) -> None:
+    """Makes the marker of an analysis that is to be redone, newer than that.
 
     Raises:
         WriteError: The folder of results may not be written to, or its disk is full.
     """
-    markers = {
-        redo_marker(study, run, state): study.record_path(run)
-        for run, state in states.items()
-        if state in ("stale", "corrupt") and not study.partial
-    }
-    markers |= {marker: Tables.of(study).records for marker in tables_marker(study, states)}
-    markers |= {marker: Analysis.of(study).thresholds for marker in analysis_marker(study)}
-    folder = Path(study.results, ".redo")
-    with writing(folder):
-        for old in folder.glob("*"):
-            if old not in markers:
-                old.unlink()
-        for marker, outdated in markers.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            # Snakemake disregards a newer file of the same content as before, so the content is ever another.
+    for marker in analysis_marker(study):
+        with writing(marker):
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            # Snakemake disregards a newer file whose content is the same as before, so the content always changes.
             marker.write_text(f"{time.time_ns()}\n")
-            newer = max(time.time(), outdated.stat().st_mtime + 1)
+            newer = max(time.time(), Analysis.of(study).thresholds.stat().st_mtime + 1)
             os.utime(marker, (newer, newer))
 
 

@@ -1,16 +1,22 @@
 # What is made of the records.
 #
-# Needs every record; makes the tables, the estimates, the verdicts, the report's first page, the figures with their data
-# beside them, and a page to browse the transcripts. A marker asks for tables of other records, or for an analysis with
-# other thresholds.
+# Needs the jobs that are still to be done, and every record; makes the tables, the estimates, the verdicts, the report's
+# first page, the figures with their data beside them, and a page to browse the transcripts. A marker asks for an analysis
+# with other thresholds. As with records, the output of the job that makes the tables is a token.
+
+
+rule tables:
+    input:
+        tables_token,
+    output:
+        **TABLES,
 
 
 rule aggregate:
     input:
-        RECORDS,
-        redo=tables_marker,
+        run_tokens,
     output:
-        **TABLES,
+        temp(touch(TABLES_TOKEN)),
     log:
         "logs/aggregate.log",
     benchmark:
@@ -111,8 +117,7 @@ rule figures:
 
 rule transcripts:
     input:
-        RECORDS,
-        redo=tables_marker,
+        TABLES["records"],
     output:
         f"{STUDY.reports}/transcripts.html",
     log:

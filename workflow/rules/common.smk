@@ -1,7 +1,7 @@
 # What the other rule files share.
 #
-# Needs the merged config; makes STUDY (the checked config), RUNS (those asked for), RECORDS (their paths), the paths of
-# what is made of them, and the markers of what is to be made again.
+# Needs the merged config; makes STUDY (the checked config), RUNS (those asked for), STATES (what their records are worth),
+# the paths of what is made of them, and the tokens of what is still to be done.
 
 import math
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from wireheading import scheduling
 from wireheading.errors import ConfigError
 from wireheading.files import WriteError
-from wireheading.study.config import AXES, load_study
+from wireheading.study.config import Run, load_study
 from wireheading.study.paths import Analysis, Tables
 from wireheading.study.reading import read_config
 
@@ -36,15 +36,14 @@ os.environ.update(
     )
 )
 
-JOB = (
-    ".".join(f"{{{axis}}}" for axis in AXES if axis not in STUDY.engine.lockstep)
-    or "all"
-)
+if workflow.is_main_process:
+    scheduling.begin_invocation(STUDY)
+JOB = scheduling.job_name(STUDY)
 STATES = scheduling.RecordStates(STUDY)
 if STUDY.partial:
     RUNS = [run for run in RUNS if STATES[run] != "missing"]
 JOBS = scheduling.job_runs(STUDY, RUNS)
-RECORDS = [str(STUDY.record_path(run)) for run in RUNS]
+TABLES_TOKEN = scheduling.token(STUDY, "aggregate")
 TABLES = {name: str(path) for name, path in vars(Tables.of(STUDY)).items()}
 ANALYSIS = {name: str(path) for name, path in vars(Analysis.of(STUDY)).items()}
 FIGURES = (
@@ -61,12 +60,18 @@ FIGURES = (
 if workflow.is_main_process:
     try:
         states = STATES.of(RUNS)
-        scheduling.mark_for_redoing(STUDY, states)
+        held = [] if STUDY.partial else scheduling.held_runs(STUDY, states)
+        dry_run = scheduling.is_dry_run(sys.argv[1:])
+        if held and not dry_run:
+            sys.exit("\n".join(held))
+        scheduling.mark_for_redoing(STUDY)
+        if not dry_run:
+            scheduling.remove_finished_checkpoints(STUDY, states)
     except WriteError as error:
         sys.exit(str(error))
     logger.info(scheduling.summary(states))
-    for cell in scheduling.mixed_cells(STUDY, states):
-        logger.warning(cell)
+    for line in (*held, *scheduling.mixed_cells(STUDY, states)):
+        logger.warning(line)
 
 
 def any_of(names):
@@ -84,13 +89,22 @@ def runs_of(wildcards):
     return JOBS[scheduling.job_key(STUDY, wildcards)]
 
 
-def redo_markers(wildcards):
-    """Markers of the stale and corrupt records of a job."""
-    return [
-        str(scheduling.redo_marker(STUDY, run, STATES[run]))
-        for run in runs_of(wildcards)
-        if STATES[run] in ("stale", "corrupt")
-    ]
+def token_of_run(wildcards):
+    """The token of the job that makes a record; none where the record is valid."""
+    run = Run(int(wildcards.seed), wildcards.model, wildcards.task, wildcards.condition)
+    return scheduling.run_tokens(STUDY, {run: STATES[run]})
+
+
+def run_tokens(wildcards):
+    """The tokens of the jobs that are still to be done."""
+    return [] if STUDY.partial else scheduling.run_tokens(STUDY, STATES.of(RUNS))
+
+
+def tables_token(wildcards):
+    """The token of tables that are still to be made."""
+    states = STATES.of(STUDY.runs() if STUDY.partial else RUNS)
+    current = scheduling.tables_are_current(STUDY, states)
+    return [] if current and not run_tokens(wildcards) else TABLES_TOKEN
 
 
 def models_to_run(wildcards):
@@ -107,11 +121,6 @@ def data_to_run(wildcards):
         for task in sorted(tasks)
         for part in ("train", "heldout")
     ]
-
-
-def tables_marker(wildcards):
-    """The marker of tables that are of other records."""
-    return scheduling.tables_marker(STUDY, STATES.of(RUNS))
 
 
 def job_memory(wildcards, attempt):

@@ -1,17 +1,23 @@
 # The runs.
 #
-# Needs a model and the items of its tasks; makes the record and the transcripts of every run in the job. Records that
-# are valid already are neither deleted nor made again (`update`); the markers name those that are stale or corrupt. A job
-# of nothing but valid records needs nothing, so that a model or data that were removed, or are to be made, do not call it.
+# Needs a model and the items of its tasks; makes the record and the transcripts of every run in the job that has no valid
+# record. Snakemake is to delete none of them, whatever becomes of the job: what it knows as the job's output is a token,
+# and a record that is asked for by its name comes from a rule that does nothing.
+
+
+rule record:
+    input:
+        token_of_run,
+    output:
+        scheduling.record_pattern(STUDY),
 
 
 rule rl_run:
     input:
         model=ancient(models_to_run),
         data=ancient(data_to_run),
-        redo=redo_markers,
     output:
-        update(scheduling.job_outputs(STUDY, RUNS)),
+        temp(touch(scheduling.token(STUDY, JOB))),
     log:
         f"logs/rl_run/{JOB}.log",
     benchmark:
@@ -24,5 +30,7 @@ rule rl_run:
         vram_gb=job_vram,
         mem_mb=job_memory,
         runtime=job_minutes,
+    params:
+        runs=lambda wildcards: [str(run) for run in runs_of(wildcards)],
     script:
         "../scripts/rl_run.py"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 study = load_study(snakemake.config)
 axes = job_runs(study, study.runs())[job_key(study, snakemake.wildcards)]
-wanted = [run for run in axes if str(study.record_path(run)) in set(snakemake.output)]
+wanted = [run for run in axes if str(run) in set(snakemake.params.runs)]
 model = study.model_folder(axes[0].model)
 data = {task: study.items_folder(task) for task in study.tasks}
 with (

@@ -7,7 +7,6 @@ after the other, so that memory does not grow with their number.
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 
 from wireheading.files import replacing
 from wireheading.records.cells import differing_inputs
-from wireheading.records.record import ITEM_ARRAYS, ROUND_ARRAYS, RecordError, checkpoint_folder, read_record
+from wireheading.records.record import ITEM_ARRAYS, ROUND_ARRAYS, RecordError, read_record
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import Tables
 
@@ -84,7 +83,7 @@ TIMING = ("first_round", "rounds", "seconds", "evaluating_seconds")
 
 PROVENANCE = (
     "written", "code", "device", "python", "torch", "transformers", "peft", "numpy",
-    "batch", "chunk", "slots", "threads",
+    "batch", "chunk", "slots", "threads", "sha256",
 )  # fmt: skip
 
 CENSUS = (*KEYS, "state", "rounds", "problem", "cell_problem", *(f"timed_{name}" for name in TIMING), *PROVENANCE)
@@ -93,7 +92,7 @@ is believed, else `missing` or `unusable`; `problem` says why, or what diverged.
 
 
 def write_tables(study: Study, tables: Tables, report: Callable[[str], None]) -> None:
-    """Writes all tables, and removes the checkpoints of the records in them.
+    """Writes all tables.
 
     The tables of rounds and of held-out items have one row group a run, so that they too can be read run by run.
 
@@ -125,9 +124,6 @@ def write_tables(study: Study, tables: Tables, report: Callable[[str], None]) ->
             runs.append(_summary_of(run, record))
             inputs[run] = record["inputs"]
             census.append(_census_of(run, record))
-            # The run is safe now; with its checkpoint left, a record deleted later would not really be run again.
-            if (checkpoint := checkpoint_folder(path)).exists():
-                shutil.rmtree(checkpoint)
     mixed = differing_inputs(inputs)
     for row in census:
         row["cell_problem"] = mixed.get((row["model"], row["task"]))

@@ -8,14 +8,10 @@ safetensors file: the adapter and its optimizer, and in its metadata how much of
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
-import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from wireheading.engine.folders import VERSION
 from wireheading.errors import InputError
 from wireheading.files import remove_leftovers, replacing, sha256_of, writing
-
-VERSION = 3
-"""Version of the checkpoint's shape; one of another version is not gone on with."""
 
 KEPT = 2
 """States that are kept: should the latest be damaged, the run goes on from the one before."""
@@ -52,58 +46,6 @@ class Checkpoint:
 
 class CheckpointError(InputError):
     """A state that cannot be gone on from."""
-
-
-def identity_of(digest: str, inputs: Mapping[str, str]) -> str:
-    """What a run is a function of, as a text: the digest of its settings, and the digests of what it reads."""
-    return json.dumps({"version": VERSION, "digest": digest, "inputs": dict(inputs)}, sort_keys=True)
-
-
-def checkpoint_of(folder: Path, identity: str) -> Path:
-    """The folder of an identity's checkpoint among those of a run: its name begins with the digest of the settings."""
-    digest = json.loads(identity)["digest"]
-    return folder / f"{digest[:16]}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
-
-
-def other_checkpoints(checkpoint: Path) -> list[str]:
-    """The names of a run's checkpoints other than this one."""
-    return sorted(path.name for path in checkpoint.parent.glob("*-*") if path != checkpoint)
-
-
-@contextmanager
-def holding(folder: Path, report: Callable[[str], None]) -> Iterator[None]:
-    """Keeps every other process from going on with a run.
-
-    The lock goes with the process, so one that was killed holds nothing.
-
-    Args:
-        folder: The run's checkpoint folder, which is made.
-        report: Is told where the file system knows no locks.
-
-    Raises:
-        CheckpointError: Another process holds it.
-    """
-    path = folder / "lock"
-    with writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a+", encoding="utf-8")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise CheckpointError(
-                f"{path}: this run is being done by {lock.read().strip()}; wait for that job, or cancel it"
-            ) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            report(f"{path}: {error.strerror}; make sure that no other job does this run at the same time")
-        lock.truncate(0)
-        job = os.environ.get("SLURM_JOB_ID")
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}{f', Slurm job {job}' if job else ''}\n")
-        lock.flush()
-        yield
 
 
 def save_checkpoint(

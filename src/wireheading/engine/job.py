@@ -17,14 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wireheading.engine.checkpoints import (
-    checkpoint_of,
-    holding,
-    identity_of,
-    load_checkpoint,
-    other_checkpoints,
-    save_checkpoint,
-)
+from wireheading.engine.checkpoints import load_checkpoint, save_checkpoint
 from wireheading.engine.evaluation import evaluate
 from wireheading.engine.experiment import (
     Ask,
@@ -39,6 +32,7 @@ from wireheading.engine.experiment import (
     experiment,
     finite,
 )
+from wireheading.engine.folders import checkpoint_of, holding, identity_of, other_checkpoints
 from wireheading.engine.progress import Progress
 from wireheading.engine.prompts import check_limits, choices
 from wireheading.engine.stopping import Stop, Stopped, listening

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -139,6 +140,17 @@ def inspect_record(path: Path, digest: str, valid: set[str] | None = None) -> St
     except RecordError as error:
         return error.state
     return "valid"
+
+
+def seal_of(path: Path) -> str | None:
+    """The SHA-256 that stands at the end of a record; None where there is none. Only the end is read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-_TAIL_LENGTH, os.SEEK_END)
+            tail = _TAIL.fullmatch(file.read())
+    except OSError:
+        return None
+    return tail[1].decode() if tail else None
 
 
 def read_record(path: Path, digest: str) -> dict[str, Any]:
