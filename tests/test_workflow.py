@@ -424,7 +424,8 @@ def test_a_job_that_fails_touches_no_record_that_another_invocation_made(shared:
 
 
 def _descendants(pid: int) -> list[int]:
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for path in lists for child in path.read_text().split()]
     return [*children, *(found for child in children for found in _descendants(child))]
 
 
