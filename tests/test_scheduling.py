@@ -179,7 +179,7 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def outdated(study: Study) -> list[str]:
     current = scheduling.tables_are_current(study, states_of(study))
-    return ([] if current else ["tables"]) + [path.name for path in scheduling.analysis_marker(study)]
+    return ["tables"] * (not current) + ["analysis"] * (not scheduling.analysis_is_current(study))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ import os
 import re
 import secrets
 import socket
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -166,11 +165,13 @@ def mixed_cells(study: Study, states: Mapping[Run, State]) -> list[str]:
 
 
 def tables_are_current(study: Study, states: Mapping[Run, State]) -> bool:
-    """Whether the tables are whole and of the records there are.
+    """Whether the tables are whole and of the records there are, and no more records are to be made.
 
     The table of records says which runs the tables are of, which of them had a valid record, and its SHA-256.
     """
     tables = Tables.of(study)
+    if not study.partial and set(states.values()) != {"valid"}:
+        return False
     if not all(path.exists() and _whole(path) for path in vars(tables).values()):
         return False
     then = _states_in(tables.records)
@@ -182,13 +183,12 @@ def tables_are_current(study: Study, states: Mapping[Run, State]) -> bool:
     )
 
 
-def analysis_marker(study: Study) -> list[Path]:
-    """The file that makes Snakemake redo an analysis that is damaged or of other thresholds; none if it is neither."""
+def analysis_is_current(study: Study) -> bool:
+    """Whether the results of the analysis are whole and of these thresholds."""
     analysis = Analysis.of(study)
-    if not analysis.thresholds.exists():
-        return []
-    same = analysis.thresholds.read_bytes() == study.analysis.text().encode()
-    return [] if same and all(map(_whole, vars(analysis).values())) else [Path(study.results, ".redo", "analysis")]
+    return all(path.exists() and _whole(path) for path in vars(analysis).values()) and (
+        analysis.thresholds.read_bytes() == study.analysis.text().encode()
+    )
 
 
 def _states_in(records: Path) -> dict[Run, tuple[str, str]]:
@@ -227,19 +227,35 @@ def _whole(path: Path) -> bool:
     return True
 
 
-def mark_for_redoing(study: Study) -> None:
-    """Makes the marker of an analysis that is to be redone, newer than that.
+def mark_for_redoing(study: Study, states: Mapping[Run, State]) -> None:
+    """Makes a file that is newer than all that is there and outdated: an input of the rules that make it anew.
 
     Raises:
         WriteError: The folder of results may not be written to, or its disk is full.
     """
-    for marker in analysis_marker(study):
-        with writing(marker):
-            marker.parent.mkdir(parents=True, exist_ok=True)
-            # Snakemake disregards a newer file whose content is the same as before, so the content always changes.
-            marker.write_text(f"{time.time_ns()}\n")
-            newer = max(time.time(), Analysis.of(study).thresholds.stat().st_mtime + 1)
-            os.utime(marker, (newer, newer))
+    outdated = [study.record_path(run) for run, state in states.items() if state in ("stale", "corrupt")]
+    if not tables_are_current(study, states):
+        outdated += vars(Tables.of(study)).values()
+    if not analysis_is_current(study):
+        outdated += vars(Analysis.of(study)).values()
+    outdated = [path for path in outdated if path.exists()]
+    if not outdated:
+        return
+    marker = Path(token(study, "redo"))
+    with writing(marker):
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+        now = marker.stat().st_mtime
+        for path in outdated:
+            # Files from the future would stay newer than whatever replaces them.
+            if path.stat().st_mtime >= now:
+                os.utime(path, (now - 1, now - 1))
+
+
+def redo_marker(study: Study) -> list[str]:
+    """The file that `mark_for_redoing` made, if it made one."""
+    marker = token(study, "redo")
+    return [marker] if Path(marker).exists() else []
 
 
 def summary(states: Mapping[Run, State]) -> str:

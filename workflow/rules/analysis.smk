@@ -33,7 +33,7 @@ rule aggregate:
 rule analyse:
     input:
         **TABLES,
-        redo=scheduling.analysis_marker(STUDY),
+        redo=redo_analysis,
     output:
         **ANALYSIS,
     log:

@@ -64,7 +64,9 @@ if workflow.is_main_process:
         dry_run = scheduling.is_dry_run(sys.argv[1:])
         if held and not dry_run:
             sys.exit("\n".join(held))
-        scheduling.mark_for_redoing(STUDY)
+        scheduling.mark_for_redoing(
+            STUDY, STATES.of(STUDY.runs()) if STUDY.partial else states
+        )
         if not dry_run:
             scheduling.remove_finished_checkpoints(STUDY, states)
     except WriteError as error:
@@ -92,7 +94,10 @@ def runs_of(wildcards):
 def token_of_run(wildcards):
     """The token of the job that makes a record; none where the record is valid."""
     run = Run(int(wildcards.seed), wildcards.model, wildcards.task, wildcards.condition)
-    return scheduling.run_tokens(STUDY, {run: STATES[run]})
+    if STATES[run] == "valid":
+        return []
+    redo = scheduling.redo_marker(STUDY) if STATES[run] != "missing" else []
+    return scheduling.run_tokens(STUDY, {run: STATES[run]}) + redo
 
 
 def run_tokens(wildcards):
@@ -101,10 +106,16 @@ def run_tokens(wildcards):
 
 
 def tables_token(wildcards):
-    """The token of tables that are still to be made."""
+    """The token of tables that are to be made, and what makes Snakemake redo those that are outdated."""
     states = STATES.of(STUDY.runs() if STUDY.partial else RUNS)
     current = scheduling.tables_are_current(STUDY, states)
-    return [] if current and not run_tokens(wildcards) else TABLES_TOKEN
+    return [] if current else [TABLES_TOKEN, *scheduling.redo_marker(STUDY)]
+
+
+def redo_analysis(wildcards):
+    """What makes Snakemake redo an analysis that is outdated."""
+    current = scheduling.analysis_is_current(STUDY)
+    return [] if current else scheduling.redo_marker(STUDY)
 
 
 def models_to_run(wildcards):
