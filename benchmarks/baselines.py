@@ -17,7 +17,8 @@ from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, Pre
 from wireheading.policy.allowed import AllowedTokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.lora import TARGETS
-from wireheading.policy.session import Completion, draw
+from wireheading.policy.sampling import draw
+from wireheading.policy.session import Completion
 from wireheading.policy.update import Step, Turn
 from wireheading.study.config import Study
 

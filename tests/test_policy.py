@@ -15,7 +15,7 @@ from toys import toy_chat, toy_model
 from wireheading.policy.allowed import AllowedTokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.policy import Policy
-from wireheading.policy.session import draw
+from wireheading.policy.sampling import draw
 from wireheading.policy.update import Turn, Width, lay_out, sampled_columns, teacher_forced
 from wireheading.study.sections import LoraConfig, OptimizerConfig
 from wireheading.tasks import TASKS

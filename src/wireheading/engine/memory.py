@@ -29,7 +29,8 @@ from wireheading.errors import InputError
 from wireheading.policy.chat import Chat
 from wireheading.policy.model import prepare, read_config
 from wireheading.policy.policy import Policy
-from wireheading.policy.session import Session, draw
+from wireheading.policy.sampling import draw
+from wireheading.policy.session import Session
 from wireheading.policy.update import Chunk, Width, adamw
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study

@@ -24,9 +24,9 @@ from wireheading.study.sections import LoraConfig, OptimizerConfig
 
 
 class Policy:
-    """One frozen base model and an adapter for each of its slots.
+    """One frozen base model with an adapter for each slot.
 
-    Whatever is asked is answered for a fixed range of slots, with dummy rows where a slot has nothing to ask.
+    Every call concerns a fixed range of slots; a slot without a request has a dummy row.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class Policy:
 
         Args:
             model: The base model; its q/k/v/o projections are wrapped in place.
-            chat: The model's language of turns.
+            chat: The model's chat format.
             slots: Number of adapters.
-            chunk: Slots that are updated in one forward and backward pass.
+            chunk: Number of slots that are updated in one forward and backward pass.
             lora: Shape and scale of the adapters.
-            optimizer: How they are updated.
-            temperature: Divides the logits, in sampling and in updating alike.
-            activation_checkpointing: Whether an update keeps less memory and computes longer.
-            choices: Texts, as tokens, of which one is chosen where a choice is asked for, by its name.
+            optimizer: Settings of their updates.
+            temperature: Divides the logits, both in sampling and in updates.
+            activation_checkpointing: Whether updates trade time for memory.
+            choices: Named sets of texts, as tokens, of which one may be sampled instead of free text.
         """
         if activation_checkpointing:
             checkpoint_activations(model)
@@ -68,14 +68,14 @@ class Policy:
         self._chunks: dict[tuple[range, tuple[Width, ...]], Chunk] = {}
         self._graphs = Graphs(model.device)
         self._parameters = sum(parameter.numel() for parameter in model.parameters())
-        # What the optimizer's step reads and tells of each slot.
+        # What the optimizer's step reads and reports for each slot.
         self._live = torch.zeros(slots, dtype=torch.bool, device=model.device)
         self._norms = torch.zeros(slots, dtype=self.adapters.values.dtype, device=model.device)
 
     def open_session(self, rows: int, columns: int) -> Session:
-        """Opens a session in each of `rows` rows, of at most `columns` columns.
+        """Opens a session of `rows` conversations of at most `columns` columns each.
 
-        It takes the place of the one of this shape that was opened before.
+        It replaces the last session of this shape.
         """
         session = self._sessions.get((rows, columns))
         if session is None:
@@ -85,7 +85,7 @@ class Policy:
         return session
 
     def select(self, slots: range, *, adapted: bool) -> None:
-        """Lets a range of slots answer what follows, or the frozen base model in their stead."""
+        """Selects whose policy is sampled next: that of each slot of a range, or for all of them the base model."""
         gate = None if adapted else torch.zeros(len(slots)).to(self.adapters.values)
         self.adapters.select(slots, gate=gate)
 
@@ -100,17 +100,17 @@ class Policy:
         adapted: Sequence[bool] | None = None,
         starts: Sequence[int] | None = None,
     ) -> list[Completion]:
-        """Goes on with a session: appends a context to each row and samples what follows.
+        """Appends a context to each row of a session and samples a completion.
 
         Args:
-            session: What was said so far.
-            slots: The slots whose rows these are.
+            session: The session.
+            slots: The slots that its rows belong to.
             contexts: Each row's new tokens; empty for a dummy.
             width: Columns that the contexts take.
-            draws: Each row's uniform random values, one for each token that it may sample.
-            limit: Columns that the samples take.
-            adapted: For each slot whether its adapter is on; the frozen base answers where it is not.
-            starts: The state of allowed tokens in which each row begins; that of free text if None.
+            draws: Each row's uniform random values, one per token that it may sample.
+            limit: Columns that the completions take.
+            adapted: Whether each slot's adapter is on; if not, the frozen base model is sampled. All are on if None.
+            starts: The state of allowed tokens in which each row begins; free text if None.
         """
         gate = None
         if adapted is not None:
@@ -129,9 +129,9 @@ class Policy:
 
         Args:
             slots: The slots.
-            batches: Widths, and a row of turns for each slot: one batch, or several where a run's turns lie in
-                conversations of their own.
-            advantages: Each slot's advantage; None leaves a slot as it is.
+            batches: Widths, and a row of turns for each slot: one batch, or several if each turn has a conversation
+                of its own.
+            advantages: Each slot's advantage; None leaves the slot unchanged.
         """
         totals = [
             sum(len(turn.sampled) for _, rows in batches for turn in rows[index] if turn.trained)
@@ -166,13 +166,13 @@ class Policy:
         ]
 
     def set_chunk(self, chunk: int) -> None:
-        """Updates so many slots in one pass from now on, and frees what was recorded for another number of them."""
+        """Changes the number of slots that are updated in one pass, and frees what was recorded for the old number."""
         self.chunk = chunk
         self._chunks.clear()
         self._graphs = Graphs(self.model.device)
 
     def _chunk(self, slots: range, widths: tuple[Width, ...]) -> Chunk:
-        """The slots of a chunk over columns of these widths, made when they are first asked for."""
+        """The chunk of these slots and widths, made on first use."""
         chunk = self._chunks.get((slots, widths))
         if chunk is None:
             chunk = Chunk(self.model, self.adapters, slots, widths, self.chat.pad_token, self.temperature, self.allowed)

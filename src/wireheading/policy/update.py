@@ -1,4 +1,4 @@
-"""Updating for all slots at once: one teacher-forced forward and backward pass, clipping and AdamW by slot."""
+"""Updates of all slots at once: one teacher-forced forward and backward pass, then clipping and AdamW per slot."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from wireheading.study.sections import OptimizerConfig
 
 @dataclass(frozen=True)
 class Turn:
-    """A context and what was sampled after it.
+    """A context and the completion that was sampled after it.
 
     Attributes:
         context: Tokens that the policy was given.
-        sampled: Tokens that it sampled, its stop token included.
-        trained: Whether the update pushes these tokens.
+        sampled: Tokens that it sampled, the stop token included.
+        trained: Whether the update trains these tokens.
         start: The state of allowed tokens in which they begin.
     """
 
@@ -35,7 +35,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Width:
-    """The fixed columns of a turn: its context's, padded on the left, and its samples', padded on the right."""
+    """The fixed columns of a turn: those of its context, padded on the left, and of its completion, on the right."""
 
     context: int
     sampled: int
@@ -43,13 +43,13 @@ class Width:
 
 @dataclass(frozen=True)
 class Step:
-    """What one run's update was.
+    """The outcome of one run's update.
 
     Attributes:
         loss: Minus the advantage times the mean log-probability of the trained tokens.
         grad_norm: Norm of the gradient before clipping.
-        logprobs: Log-probability of every sampled token, turn after turn, as the forward pass recomputed it.
-        finite: Whether loss and gradient were finite; if not, the slot was left as it was.
+        logprobs: Log-probability of every sampled token, turn after turn, recomputed in the forward pass.
+        finite: Whether loss and gradient were finite; if not, the slot was left unchanged.
     """
 
     loss: float
@@ -65,7 +65,7 @@ class Batch:
     Attributes:
         tokens: The tokens.
         filled: Whether a column holds one.
-        trained: Whether the update pushes it.
+        trained: Whether the update trains it.
         states: The state of allowed tokens in which it was sampled.
     """
 
@@ -76,7 +76,7 @@ class Batch:
 
 
 def lay_out(rows: Sequence[Sequence[Turn]], widths: Sequence[Width], pad: int, allowed: AllowedTokens) -> Batch:
-    """Lays out the turns of each row in their columns; a row without turns is a dummy."""
+    """Lays out each row's turns in their columns; a row without turns is a dummy."""
     columns = sum(width.context + width.sampled for width in widths)
     tokens = np.full((len(rows), columns), pad, dtype=np.int64)
     states = np.full((len(rows), columns), FREE, dtype=np.int64)
@@ -119,9 +119,9 @@ def teacher_forced(
         allowed: The tokens that may be sampled.
 
     Returns:
-        `[rows, sampled columns]`; where a row has no token they mean nothing, and may be infinite.
+        `[rows, sampled columns]`; they are meaningless, and may be infinite, where a row has no token.
     """
-    # Nothing follows the last column, so it is not fed.
+    # Nothing follows the last column, so it is not fed in.
     columns = batch.tokens.shape[1] - 1
     positions = positions_of(batch.filled[:, :-1])
     logits = model(
@@ -138,9 +138,9 @@ def teacher_forced(
 
 
 class Chunk:
-    """Some slots that are updated in one forward and backward pass, over columns of fixed widths.
+    """Slots that are updated in one forward and backward pass over columns of fixed widths.
 
-    All tensors that the pass reads or writes stay where they are, so that it is recorded as a CUDA graph.
+    The tensors that the pass reads and writes keep their addresses, so it is recorded as a CUDA graph.
 
     Attributes:
         losses: Each row's loss in the last pass.
@@ -158,7 +158,7 @@ class Chunk:
         temperature: float,
         allowed: AllowedTokens,
     ):
-        """Makes room.
+        """Allocates its tensors.
 
         Args:
             model: The model.
@@ -184,7 +184,7 @@ class Chunk:
         self.logprobs = torch.zeros(self.held.shape, dtype=dtype, device=model.device)
 
     def fill(self, rows: Sequence[Sequence[Turn]], totals: Sequence[int], advantages: Sequence[float]) -> None:
-        """Hands over the turns of each row, how many tokens its run trains in all, and its advantage."""
+        """Sets each row's turns, the number of tokens that its run trains in all, and its advantage."""
         batch = lay_out(rows, self.widths, self.pad, self.allowed)
         for field in fields(Batch):
             getattr(self.batch, field.name).copy_(getattr(batch, field.name))
@@ -193,11 +193,10 @@ class Chunk:
         self.weights.copy_(-torch.tensor(advantages, dtype=dtype) / torch.tensor(totals, dtype=dtype).clamp(min=1))
 
     def accumulate(self) -> None:
-        """Adds each row's policy gradient to its slot's.
+        """Adds each row's policy gradient to its slot's gradient.
 
         The loss of a row is `-advantage * sum of its trained tokens' log-probabilities / total`: REINFORCE (Williams
-        1992) on the mean log-probability, where a run whose turns lie in several rows divides by all its trained
-        tokens.
+        1992) on the mean log-probability. A run whose turns lie in several rows divides by all its trained tokens.
         """
         self.adapters.select(self.slots, trained=True)
         logprobs = teacher_forced(self.model, self.batch, self.columns, self.temperature, self.allowed)
@@ -209,17 +208,16 @@ class Chunk:
 
 @torch.no_grad()
 def adamw(adapters: Adapters, slots: range, live: Tensor, norms: Tensor, config: OptimizerConfig) -> None:
-    """Clips the gradients of a range of slots, each by its own norm, and makes a step of AdamW in each.
+    """Clips each slot's gradient by its own norm and makes a step of AdamW in each slot of a range.
 
     The step is that of `torch.optim.AdamW` (Loshchilov & Hutter 2019), the clipping that of
     `torch.nn.utils.clip_grad_norm_`.
 
     Args:
-        adapters: The adapters, their gradients accumulated; the gradients are zeroed.
-        slots: The slots to step.
-        live: Whether each of them holds a run that is to be stepped; the others stay as they are, and so does a slot
-            whose gradient is not finite.
-        norms: Is given the norm of each slot's gradient before clipping.
+        adapters: The adapters with their accumulated gradients, which are zeroed.
+        slots: The slots.
+        live: Whether each slot is to be updated. The others are left unchanged, as is one whose gradient is not finite.
+        norms: Receives the norm of each slot's gradient before clipping.
         config: Learning rate, weight decay, decay rates and clipping.
     """
     part = slice(slots.start, slots.stop)
