@@ -237,6 +237,34 @@ def test_a_partial_report_is_of_what_is_there_and_runs_nothing(workplace: Workpl
     assert not (workplace.folder / "resources").exists()
 
 
+def test_damaged_tables_and_analyses_are_made_again(workplace: Workplace) -> None:
+    results, reports = workplace.folder / "results", workplace.folder / "reports"
+    rounds = results / "rounds.parquet"
+    whole = rounds.read_bytes()
+    (reports / "analysis.json").write_bytes(b"\xff\x00")
+    (results / "records.csv").write_bytes(b'\xff"\n')
+    rounds.write_bytes(whole[: len(whole) // 2])
+    told = workplace.snakemake("-n")
+    assert "12 valid, 0 missing, 0 stale, 0 corrupt" in told
+    assert "aggregate" in told
+    assert "rule rl_run" not in told
+    workplace.snakemake()
+    assert rounds.read_bytes() == whole
+    assert "Nothing to be done" in workplace.snakemake("-n")
+
+
+def test_items_that_were_edited_stop_the_job_and_cost_no_record(workplace: Workplace) -> None:
+    study = workplace.configure()
+    run = study.runs()[0]
+    (workplace.folder / study.record_path(run)).unlink()
+    items = workplace.folder / study.items_folder(run.task) / "heldout.jsonl"
+    text = items.read_text(encoding="utf-8")
+    items.write_text(text.replace("positive", "x").replace("negative", "positive").replace("x", "negative"))
+    told = workplace.snakemake(succeeds=False)
+    assert f"{study.items_folder(run.task)}/heldout.jsonl: was changed since source.json was written" in told
+    assert "11 valid, 1 missing, 0 stale, 0 corrupt" in workplace.snakemake("-n")
+
+
 def test_tables_of_other_runs_are_redone(workplace: Workplace) -> None:
     workplace.snakemake("--config", "seeds=[42]")
     assert len(pd.read_csv(workplace.folder / "results" / "records.csv")) == 6

@@ -260,7 +260,7 @@ def _content(path: Path, data: bytes) -> dict[str, Any]:
     """
     try:
         text = data.decode()
-        record: dict[str, Any] = json.loads(text, parse_constant=_not_json)
+        record: dict[str, Any] = json.loads(text, parse_constant=_not_json, parse_int=_integer)
         if _HALF.search(text):
             _dumps(record).encode()
         problem = problem_of(record)
@@ -276,3 +276,11 @@ def _content(path: Path, data: bytes) -> dict[str, Any]:
 
 def _not_json(constant: str) -> float:
     raise ValueError(f"holds {constant}, which is no number")
+
+
+def _integer(digits: str) -> int:
+    """An integer that tables can hold."""
+    value = int(digits)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"holds an integer of {len(digits)} digits")
+    return value
