@@ -259,7 +259,8 @@ def test_items_that_were_edited_stop_the_job_and_cost_no_record(workplace: Workp
     (workplace.folder / study.record_path(run)).unlink()
     items = workplace.folder / study.items_folder(run.task) / "heldout.jsonl"
     text = items.read_text(encoding="utf-8")
-    items.write_text(text.replace("positive", "x").replace("negative", "positive").replace("x", "negative"))
+    assert '"label": "positive"' in text
+    items.write_text(text.replace('"label": "positive"', '"label": "negative"'), encoding="utf-8")
     told = workplace.snakemake(succeeds=False)
     assert f"{study.items_folder(run.task)}/heldout.jsonl: was changed since source.json was written" in told
     assert "11 valid, 1 missing, 0 stale, 0 corrupt" in workplace.snakemake("-n")
