@@ -35,11 +35,11 @@ from wireheading.check import BAD, check_records, check_text
 from wireheading.engine.checkpoints import load_checkpoint, save_checkpoint
 from wireheading.errors import ConfigError, InputError
 from wireheading.records.published import ResultsFileError, import_results
-from wireheading.records.record import RecordError, checkpoint_folder, read_record
+from wireheading.records.record import RecordError, read_record
 from wireheading.scheduling import RecordStates, mixed_cells, summary
 from wireheading.status import as_table, survey
 from wireheading.study.config import Study, load_study
-from wireheading.study.paths import Tables
+from wireheading.study.paths import Tables, checkpoint_folder
 from wireheading.study.reading import read_config
 
 E = TypeVar("E", bound=InputError)

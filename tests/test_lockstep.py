@@ -30,9 +30,10 @@ from wireheading.files import WriteError, sha256_of
 from wireheading.policy.policy import Policy
 from wireheading.policy.session import Completion
 from wireheading.policy.update import Chunk
-from wireheading.records.record import ROUND_ARRAYS, checkpoint_folder, heldout_path, read_record, transcript_path
+from wireheading.records.record import ROUND_ARRAYS, read_record
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study, load_study
+from wireheading.study.paths import checkpoint_folder, heldout_path, transcript_path
 from wireheading.study.randomness import uniforms
 
 ROUNDS = 7

@@ -19,17 +19,9 @@ from test_config import ROOT
 from wireheading.analysis.figures.training import write_figures
 from wireheading.analysis.tables import write_tables
 from wireheading.records.published import ResultsFileError, export_results, import_results
-from wireheading.records.record import (
-    ITEM_ARRAYS,
-    ROUND_ARRAYS,
-    imported_path,
-    inspect_record,
-    make_record,
-    read_record,
-    write_record,
-)
+from wireheading.records.record import ITEM_ARRAYS, ROUND_ARRAYS, inspect_record, make_record, read_record, write_record
 from wireheading.study.config import Run, Study, load_study
-from wireheading.study.paths import Tables
+from wireheading.study.paths import Tables, imported_path
 
 LLAMA, MISTRAL = "meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mistral-7B-Instruct-v0.3"
 TASKS = ("sentiment", "arithmetic", "summarization")

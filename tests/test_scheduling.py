@@ -18,9 +18,9 @@ from wireheading.analysis.tables import write_tables
 from wireheading.engine.folders import holding
 from wireheading.errors import ConfigError
 from wireheading.records import record
-from wireheading.records.record import State, checkpoint_folder, inspect_record, write_record
+from wireheading.records.record import State, inspect_record, write_record
 from wireheading.study.config import Run, Study, load_study
-from wireheading.study.paths import Analysis, Tables
+from wireheading.study.paths import Analysis, Tables, checkpoint_folder
 
 
 @pytest.fixture(autouse=True)

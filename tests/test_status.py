@@ -23,9 +23,10 @@ from wireheading import cli, status
 from wireheading.check import check_records, check_text
 from wireheading.files import code_digest, sha256_of
 from wireheading.records.published import TRACKED, import_results
-from wireheading.records.record import checkpoint_folder, transcript_path, write_record
+from wireheading.records.record import write_record
 from wireheading.status import Standing, hours_left, survey
 from wireheading.study.config import Run, Study, load_study
+from wireheading.study.paths import checkpoint_folder, transcript_path
 
 NOW = 1_000_000_000.0
 

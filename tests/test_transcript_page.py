@@ -34,10 +34,11 @@ from wireheading.analysis.pages.transcripts import (
 )
 from wireheading.errors import InputError
 from wireheading.files import sha256_of
-from wireheading.records.record import make_record, read_record, transcript_path, write_record
+from wireheading.records.record import make_record, read_record, write_record
 from wireheading.records.transcripts import SCHEMA, write_transcript
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study, load_study
+from wireheading.study.paths import transcript_path
 
 ASSETS = Path(transcript_page.__file__).parent / "page"
 

@@ -14,6 +14,7 @@ from wireheading.records.cells import differing_inputs
 from wireheading.records.record import RecordError, inspect_record, read_record
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study, load_study
+from wireheading.study.paths import find_records, names_in
 from wireheading.study.reading import read_config
 
 State = Literal["valid", "other code", "stale", "corrupt", "mixed"]
@@ -42,7 +43,7 @@ def check_records(study: Study) -> list[Finding]:
     """Reads every record in the results folder whole, with its transcripts, and tells what it is worth."""
     findings: list[Finding] = []
     inputs: dict[Run, dict[str, str]] = {}
-    for path in sorted(Path(study.results).glob("*/*/*/*.json")):
+    for path in find_records(Path(study.results)):
         findings += _check(study, path, inputs)
     mixed = differing_inputs(inputs).items()
     return [
@@ -81,8 +82,7 @@ def check_text(findings: Sequence[Finding]) -> str:
 
 def _check(study: Study, path: Path, inputs: dict[Run, dict[str, str]]) -> list[Finding]:
     """What is found of one record and its transcripts; what a valid one states of its inputs is added to `inputs`."""
-    seed, model, task, name = path.parts[-4:]
-    condition = name.partition(".")[0]
+    seed, model, task, condition = names_in(path)
     known = seed.isdecimal() and model in study.models and task in study.tasks and condition in CONDITIONS
     run = Run(int(seed), model, task, condition) if known else None
     try:
@@ -102,7 +102,9 @@ def _check(study: Study, path: Path, inputs: dict[Run, dict[str, str]]) -> list[
         if not transcript.exists():
             missing.append(file)
         elif sha256_of(transcript) != sha256:
-            edited.append(Finding(transcript, "corrupt", f"is not the one of its run; remove {name} to run it again"))
+            edited.append(
+                Finding(transcript, "corrupt", f"is not the one of its run; remove {path.name} to run it again")
+            )
     remark = f"without its transcript {', '.join(missing)}" if missing else ""
     made = record["provenance"]["code"]
     return [Finding(path, "valid" if made == code_digest() else "other code", remark), *edited]

@@ -27,9 +27,9 @@ from wireheading.errors import ConfigError
 from wireheading.files import writing
 from wireheading.records.cells import differing_inputs
 from wireheading.records.known import known_valid, remember_valid
-from wireheading.records.record import State, checkpoint_folder, inspect_record, recorded_inputs, seal_of
+from wireheading.records.record import State, inspect_record, recorded_inputs, seal_of
 from wireheading.study.config import AXES, Run, Study
-from wireheading.study.paths import Analysis, Tables
+from wireheading.study.paths import Analysis, Tables, checkpoint_folder
 
 INVOCATION = "WIREHEADING_INVOCATION"
 """Environment variable that tells Snakemake's job processes which invocation of Snakemake they belong to."""
@@ -38,11 +38,6 @@ TARGETS = "WIREHEADING_TARGETS"
 """Environment variable that tells Snakemake's job processes which records were named on the command line."""
 
 _RECORD = re.compile(r"(?:.*/)?(\d+)/([^/]+)/([^/]+)/([^/.]+)\.json")
-
-
-def record_pattern(study: Study) -> str:
-    """The path of a record with Snakemake's wildcards in it."""
-    return f"{study.results}/{{seed}}/{{model}}/{{task}}/{{condition}}.json"
 
 
 def requested_runs(study: Study, targets: Iterable[str]) -> list[Run]:

@@ -20,8 +20,9 @@ from safetensors import SafetensorError, safe_open
 
 from wireheading.processes import still_alive
 from wireheading.records.known import known_valid
-from wireheading.records.record import checkpoint_folder, imported_path, inspect_record
+from wireheading.records.record import inspect_record
 from wireheading.study.config import AXES, Run, Study
+from wireheading.study.paths import checkpoint_folder, imported_path
 
 State = Literal["done", "running", "partial", "missing", "stale", "corrupt", "diverged", "imported"]
 

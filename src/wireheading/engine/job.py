@@ -41,23 +41,17 @@ from wireheading.files import remove_leftovers, sha256_of
 from wireheading.inputs.items import read_items
 from wireheading.inputs.models import commit_of, model_digests, verified_digests
 from wireheading.policy.allowed import FREE
-from wireheading.policy.device import prepare_device
+from wireheading.policy.device import device_name, prepare_device
 from wireheading.policy.model import load_model
 from wireheading.policy.policy import Policy
 from wireheading.policy.session import Session
 from wireheading.policy.update import Step, Turn, Width
 from wireheading.records.provenance import provenance
-from wireheading.records.record import (
-    checkpoint_folder,
-    heldout_path,
-    inspect_record,
-    make_record,
-    transcript_path,
-    write_record,
-)
+from wireheading.records.record import inspect_record, make_record, write_record
 from wireheading.records.transcripts import write_heldout, write_transcript
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
+from wireheading.study.paths import checkpoint_folder, heldout_path, transcript_path
 from wireheading.tasks import Item
 
 Report = Callable[[str], None]
@@ -498,7 +492,12 @@ class Job:
                 "evaluating_seconds": round(self.evaluating, 3),
             },
             provenance=provenance(
-                self.study, self.policy.model.device, slot=run.slot, slots=self.slots, chunk=self.policy.chunk
+                self.study,
+                slot=run.slot,
+                slots=self.slots,
+                chunk=self.policy.chunk,
+                threads=torch.get_num_threads(),
+                device=device_name(self.policy.model.device),
             ),
         )
         write_record(path, record)

@@ -7,8 +7,6 @@ import platform
 from datetime import UTC, datetime
 from typing import Any
 
-import torch
-
 from wireheading.files import code_digest
 from wireheading.study.config import Study
 
@@ -16,15 +14,16 @@ PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "rouge-score
 """The libraries whose versions can change a run's numbers."""
 
 
-def provenance(study: Study, device: torch.device, *, slot: int, slots: int, chunk: int) -> dict[str, Any]:
+def provenance(study: Study, *, slot: int, slots: int, chunk: int, threads: int, device: str) -> dict[str, Any]:
     """What a run's record says of where it comes from.
 
     Args:
         study: The study's settings.
-        device: Where the model was.
         slot: The run's slot.
         slots: The job's number of slots.
         chunk: Runs that were updated together: the config's, unless memory ran out.
+        threads: Threads that PyTorch used on a CPU.
+        device: What it was computed on.
     """
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -33,12 +32,8 @@ def provenance(study: Study, device: torch.device, *, slot: int, slots: int, chu
         "slots": slots,
         "batch": study.engine.batch,
         "chunk": chunk,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        "threads": threads,
+        "device": device,
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in PACKAGES},
     }
-
-
-def _cpu() -> str:
-    return f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}"

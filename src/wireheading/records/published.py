@@ -22,16 +22,10 @@ from wireheading.errors import InputError
 from wireheading.files import replacing
 from wireheading.records.consistency import ORIGINAL_HISTORIES
 from wireheading.records.means import OWN_MEANS, original_histories, original_means
-from wireheading.records.record import (
-    ROUND_ARRAYS,
-    VERSION,
-    RecordError,
-    imported_path,
-    read_record,
-    write_record,
-)
+from wireheading.records.record import ROUND_ARRAYS, VERSION, RecordError, read_record, write_record
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
+from wireheading.study.paths import imported_path
 
 Report = Callable[[str], None]
 

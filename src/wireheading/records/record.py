@@ -20,6 +20,7 @@ from wireheading.files import replacing
 from wireheading.records.consistency import problem_of
 from wireheading.records.means import means
 from wireheading.study.config import Run, Study
+from wireheading.study.paths import names_in
 
 VERSION = 1
 """Version of the record's shape; a record of another version is not read."""
@@ -80,26 +81,6 @@ class RecordError(InputError):
     def __init__(self, text: str, state: State = "corrupt"):
         super().__init__(text)
         self.state = state
-
-
-def checkpoint_folder(record: Path) -> Path:
-    """Where the checkpoint of a record's run lies."""
-    return record.with_suffix(".checkpoint")
-
-
-def transcript_path(record: Path) -> Path:
-    """Where the transcript of a record's run lies."""
-    return record.with_suffix(".parquet")
-
-
-def heldout_path(record: Path) -> Path:
-    """Where the transcript of a run's held-out evaluations lies."""
-    return record.with_suffix(".heldout.parquet")
-
-
-def imported_path(record: Path) -> Path:
-    """Where an imported history lies that is shorter than its run, so that the run has no record yet."""
-    return record.with_suffix(".imported.json")
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -269,7 +250,7 @@ def _content(path: Path, data: bytes) -> dict[str, Any]:
     if problem:
         raise RecordError(f"{path}: {problem}; run it again", "corrupt")
     named = [str(name) for name in record["run"].values()]
-    if named != [*path.parts[-4:-1], path.name.partition(".")[0]]:
+    if named != names_in(path):
         raise RecordError(f"{path}: is the record of {'/'.join(named)}; move it to its own place", "corrupt")
     return record
 

@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from wireheading.errors import ConfigError
 from wireheading.study.conditions import CONDITIONS
+from wireheading.study.paths import RECORD
 from wireheading.study.reading import check_values, explain
 from wireheading.study.sections import (
     AnalysisConfig,
@@ -210,7 +211,7 @@ class Study(Section):
 
     def record_path(self, run: Run) -> Path:
         """Path of a run's record."""
-        return Path(self.results, str(run.seed), run.model, run.task, f"{run.condition}.json")
+        return Path(self.results, RECORD.format_map(run._asdict()))
 
     def model_source(self, name: str) -> dict[str, Any]:
         """All settings that a model's files depend on, as a JSON object."""

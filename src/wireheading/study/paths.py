@@ -1,11 +1,47 @@
-"""Where the tables and the results of the analysis lie; the workflow asks while it is parsed, so little is imported."""
+"""Where records, tables and the results of the analysis lie. The workflow asks while it is parsed: imports are few."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from wireheading.study.config import Study
+if TYPE_CHECKING:
+    from wireheading.study.config import Study
+
+RECORD = "{seed}/{model}/{task}/{condition}.json"
+"""The path of a record in the results folder."""
+
+
+def find_records(results: Path) -> list[Path]:
+    """Everything in a results folder that lies where records do, shorter imported histories among it."""
+    return sorted(results.glob(re.sub(r"\{\w+\}", "*", RECORD)))
+
+
+def names_in(record: Path) -> list[str]:
+    """Seed, model, task and condition that a record's path names."""
+    return [*record.parts[-4:-1], record.name.partition(".")[0]]
+
+
+def checkpoint_folder(record: Path) -> Path:
+    """Where the checkpoints of a record's run lie."""
+    return record.with_suffix(".checkpoint")
+
+
+def transcript_path(record: Path) -> Path:
+    """Where the transcript of a record's run lies."""
+    return record.with_suffix(".parquet")
+
+
+def heldout_path(record: Path) -> Path:
+    """Where the transcript of a run's held-out evaluations lies."""
+    return record.with_suffix(".heldout.parquet")
+
+
+def imported_path(record: Path) -> Path:
+    """Where an imported history lies that is shorter than its run, so that the run has no record yet."""
+    return record.with_suffix(".imported.json")
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ import pyarrow.parquet as pq
 
 from wireheading.errors import InputError
 from wireheading.files import replacing
-from wireheading.records.record import RecordError, read_record, transcript_path
+from wireheading.records.record import RecordError, read_record
 from wireheading.records.transcripts import SCHEMA
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
+from wireheading.study.paths import transcript_path
 
 LARGEST_PAGE = 20_000_000
 """Bytes that the page may have, whatever the size of the study."""
