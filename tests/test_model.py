@@ -41,10 +41,10 @@ BROKEN: dict[str, tuple[Edit, str]] = {
         r"its chat template fails \(.*\); mend",
     ),
     "template that refuses": (write("chat_template.jinja", "{{ raise_exception('no') }}"), r"template fails \(no\)"),
-    "template without the user": (write("chat_template.jinja", "Hello"), "template leaves out what the user says"),
+    "template without the user": (write("chat_template.jinja", "Hello"), "template leaves out the user's text"),
     "template without the model": (
         write("chat_template.jinja", "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"),
-        "template leaves out what the model says",
+        "template leaves out the model's response",
     ),
 }
 

@@ -82,7 +82,7 @@ def toy_model(family: str = "llama", dtype: torch.dtype = torch.float64, seed: i
 
 
 def toy_chat() -> Chat:
-    """The toy tokenizer's language of turns."""
+    """The toy tokenizer's chat format."""
     return Chat(toy_tokenizer(), GenerationConfig(eos_token_id=3))
 
 

@@ -110,7 +110,7 @@ def experiment(
     Args:
         study: The study's settings.
         run: Which run this is.
-        chat: The model's language of turns.
+        chat: The model's chat format.
         items: The task's training items.
         heldout: Its held-out items.
         start: The round to start from; what earlier rounds did to the adapter is the policy's state.

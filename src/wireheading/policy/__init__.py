@@ -1,7 +1,9 @@
-"""The policies of many runs on one frozen base model: adapters, sampling, updating.
+"""The policies of many runs on one frozen base model: adapters, sampling, updates.
 
-`Policy` is the whole interface; each of its two verbs has a module (`sampling`, `updating`), as have the model
-(`model`), its adapters (`lora`) and its language of turns and stop tokens (`chat`).
+`Policy` is the interface. Loading a model is in `model`, its chat template and stop tokens in `chat`, the adapters in
+`lora`, sampling in `session` and updates in `update`; the other modules serve these.
+
+May import `study`, `tasks` and `inputs`.
 """
 
 import logging
@@ -9,8 +11,8 @@ import warnings
 
 from transformers.utils.logging import disable_progress_bar
 
-# What the libraries say that is no news: bitsandbytes misses an optional package as soon as it is imported, autograd
-# adds to gradients that are views into one tensor, and small files load in no time.
+# Messages of the libraries without use here: bitsandbytes lacks an optional package, gradients are views into one
+# tensor, files are being loaded.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 disable_progress_bar()

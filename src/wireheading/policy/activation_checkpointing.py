@@ -1,4 +1,4 @@
-"""Activation checkpointing: a layer's activations are computed again in the backward pass instead of being kept."""
+"""Activation checkpointing: the backward pass recomputes a layer's activations, which are not kept."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Lets every decoder layer of a model keep nothing but its input for the backward pass (arXiv 1604.06174).
+    """Makes every decoder layer of a model keep only its input for the backward pass (arXiv 1604.06174).
 
-    transformers' own switch works in training mode alone, in which models drop out and do without their cache.
+    transformers' own switch works only in training mode, which enables dropout and disables the cache.
     """
     for layer in model.get_decoder().layers:  # type: ignore[operator]
         layer.forward = partial(_checkpointed, layer.forward)

@@ -1,11 +1,10 @@
 """Which tokens may be sampled next: a table of states.
 
-In free text these are all tokens that are text, and those that end it. A special token in a response would read as a
-turn that nobody took. So the others are left out of the distribution, where it is sampled from and where it is updated,
-and with them what the tokenizer has no text for.
+In free text these are the stop tokens and all tokens but special ones, which would look like turns that nobody took.
+Tokens that the tokenizer does not know are left out as well. In a choice among texts, they are the tokens that continue
+one of the texts, or stop tokens once it is complete; each common prefix is a state.
 
-In a choice they are the tokens that go on with one of some texts, and those that end it where it is whole: each common
-beginning of the texts is a state.
+Sampling and updates leave all other tokens out of the distribution, so both concern the same policy.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ class AllowedTokens:
 
     Attributes:
         blocked: Whether a token may not be sampled in a state: `[states, vocabulary]`, bool.
-        follow: The state that follows on a token, likewise, int16.
+        follow: The state after a token, int16, in the same shape.
         starts: The state in which each choice begins, by its name.
     """
 
     def __init__(
         self, chat: Chat, vocabulary: int, device: torch.device, choices: Mapping[str, Sequence[Sequence[int]]]
     ):
-        """Lays out the table.
+        """Builds the table.
 
         Args:
-            chat: The model's language of turns.
-            vocabulary: How many logits the model has; some have more than their tokenizer has tokens.
+            chat: The model's chat format.
+            vocabulary: The model's number of logits, which may exceed the tokenizer's number of tokens.
             device: Where the table goes.
-            choices: By their names, texts as tokens of which one is chosen.
+            choices: Named sets of texts, as tokens, of which one is chosen.
         """
         stops = [token for token in chat.stop_tokens if token < vocabulary]
         self._moves: dict[tuple[int, int], int] = {}
@@ -68,12 +67,12 @@ class AllowedTokens:
         self.blocked, self.follow = blocked.to(device), follow.to(device)
 
     def blocked_in(self, states: Tensor) -> Tensor:
-        """Whether a token is not allowed in each of some states, `[..., vocabulary]`."""
-        # Where there is free text alone, one row does for all of them.
+        """Whether each token is blocked in each of some states, `[..., vocabulary]`."""
+        # Without choices one row serves all.
         return self.blocked if len(self.blocked) == 1 else self.blocked[states]
 
     def walk(self, start: int, tokens: Sequence[int]) -> list[int]:
-        """The states before each of some tokens, and after the last."""
+        """The states before each of some tokens, and the one after the last."""
         states = [start]
         for token in tokens:
             states.append(self._moves.get((states[-1], token), FREE))

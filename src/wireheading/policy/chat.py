@@ -1,4 +1,4 @@
-"""A model's language of turns: chat template, stop tokens, text to tokens and back."""
+"""A model's chat format: its template, its stop tokens, text to tokens and back."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from wireheading.errors import InputError, first_line
 
-# Stands for the response while the template is rendered, to find where its own text goes on behind a response.
+# Stands for the response while the template is rendered, to find what the template writes after a response.
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}response\N{OBJECT REPLACEMENT CHARACTER}"
 
-# Some templates tell the model the date, but a run's prompts must not depend on the day on which it is done. So the
-# function that they ask is replaced by one of the template's own, which always tells of the same day.
+# Some templates state today's date, but a run's prompts must not depend on the day. So the function that they call is
+# replaced by a macro that always gives the same date.
 _DAY = datetime(2024, 7, 26, tzinfo=UTC)
 _SAME_DAY = (
     "{%- macro strftime_now(format) -%}{{ format"
@@ -26,18 +26,18 @@ _SAME_DAY = (
 
 
 class Chat:
-    """Turns text into a model's prompt tokens, and sampled tokens into text."""
+    """Makes a model's prompts of text, and text of its completions."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, *, plain: bool = False):
-        """Takes a model's tokenizer and its generation config, which may name further stop tokens.
+        """Reads the stop tokens and special tokens of a model.
 
         Args:
             tokenizer: The tokenizer, with its chat template.
-            generation: The generation config.
-            plain: Whether turns are plain text, one after the other, instead of the template's.
+            generation: The generation config, which may name further stop tokens.
+            plain: Whether turns are plain text, one after the other, without the template.
 
         Raises:
-            InputError: There is no chat template though one is wanted, or a broken one, or no stop token.
+            InputError: The chat template is missing or broken, or there is no stop token.
         """
         self._name = tokenizer.name_or_path
         if not tokenizer.chat_template and not plain:
@@ -48,7 +48,7 @@ class Chat:
         self.tokenizer = tokenizer
         self.plain = plain
         if not plain and _MARK not in self._render([{"role": "user", "content": _MARK}]):
-            raise InputError(f"{self._name}: its chat template leaves out what the user says; mend it")
+            raise InputError(f"{self._name}: its chat template leaves out the user's text; mend it")
         eos = generation.eos_token_id
         stops = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos]), self._end_of_turn} - {None}
         for stop in stops:
@@ -69,18 +69,18 @@ class Chat:
         self.pad_token: int = min(self.stop_tokens) if pad is None else pad
 
     def first_turn(self, text: str) -> list[int]:
-        """Tokens of a conversation that opens with a user's text, up to where the model's answer begins."""
+        """Tokens of a conversation that opens with a user's text, up to where the response begins."""
         if self.plain:
-            # As the tokenizer itself begins a text, with the token that opens one where the model has it.
+            # The tokenizer itself adds the token that opens a text, if the model has one.
             return list(self.tokenizer(self._neutral(text))["input_ids"])
         return self._tokens(self._render([{"role": "user", "content": self._neutral(text)}]))
 
     def next_turn(self, text: str, last_token: int) -> list[int]:
-        """Tokens that follow a sampled response: the end of its turn, a user's text, the opening of the next answer.
+        """Tokens that follow a response: the end of its turn, a user's text, the opening of the next response.
 
         Args:
             text: The user's text.
-            last_token: The response's last token. If it is the one that ends a turn, that is not repeated.
+            last_token: The response's last token. If it ended the turn, that token is not repeated.
         """
         if self.plain:
             return self._tokens(self._neutral(text))
@@ -88,7 +88,7 @@ class Chat:
         return tokens[1:] if tokens and tokens[0] == last_token else tokens
 
     def tokens(self, text: str) -> tuple[int, ...]:
-        """The tokens of a text that a model might say."""
+        """The tokens of a text as a model might sample it."""
         return tuple(self._tokens(text))
 
     def text(self, tokens: Sequence[int]) -> str:
@@ -96,7 +96,7 @@ class Chat:
         return self.transcript([token for token in tokens if token not in self.stop_tokens])
 
     def transcript(self, tokens: Sequence[int]) -> str:
-        """All that a model is given or says, special tokens included."""
+        """The text of tokens, special ones included."""
         decoded = self.tokenizer.decode(list(tokens), skip_special_tokens=False)
         assert isinstance(decoded, str)
         return decoded
@@ -109,17 +109,17 @@ class Chat:
         limit: int,
         name: str,
     ) -> list[int]:
-        """Tokens of a prompt, its longest fields cut by whole tokens where it would be longer than a limit.
+        """Tokens of a prompt; its longest fields are cut by whole tokens if it exceeds a limit.
 
         Args:
             template: The prompt's text, with fields in braces.
-            fields: Values of those fields, and perhaps of others.
-            tokens: Makes tokens of the prompt's text (`first_turn`, or `next_turn` with its last token bound).
-            limit: Most tokens that the prompt may have.
-            name: The limit's name, for the error.
+            fields: The values of these fields; others are ignored.
+            tokens: Makes tokens of the prompt's text: `first_turn`, or `next_turn` with its last token bound.
+            limit: The most tokens that the prompt may have.
+            name: The limit's key in the config, for the error.
 
         Raises:
-            InputError: The prompt is too long even without its fields.
+            InputError: The prompt is too long even with empty fields.
         """
         named = {field: str(fields[field]) for _, field, _, _ in Formatter().parse(template) if field}
         prompt = tokens(template.format_map(named))
@@ -138,7 +138,7 @@ class Chat:
 
     @cached_property
     def _end_of_turn(self) -> int | None:
-        """The token with which the template closes a response, if it is one of its own."""
+        """The added token with which the template closes a response, if it uses one."""
         if self.plain:
             return None
         tokens = self._tokens(self._after_response("x"))
@@ -146,7 +146,7 @@ class Chat:
 
     @cached_property
     def _added(self) -> frozenset[int]:
-        """What was added to the tokenizer's vocabulary, but for runs of newlines and spaces that some list there."""
+        """Tokens added to the tokenizer's vocabulary, except for the runs of newlines and spaces that some have."""
         return frozenset(token for text, token in self.tokenizer.get_added_vocab().items() if text.strip())
 
     def _render(self, messages: list[dict[str, str]]) -> str:
@@ -156,7 +156,7 @@ class Chat:
                 chat_template=_SAME_DAY + self.tokenizer.get_chat_template(),
                 tokenize=False,
                 add_generation_prompt=True,
-                # Qwen 3 answers at once.
+                # Qwen 3 responds without thinking first.
                 enable_thinking=False,
             )
         except Exception as error:  # A template is a program: it can raise anything.
@@ -172,7 +172,7 @@ class Chat:
         ]
         _, mark, rest = self._render(messages).rpartition(_MARK)
         if not mark:
-            raise InputError(f"{self._name}: its chat template leaves out what the model says; mend it")
+            raise InputError(f"{self._name}: its chat template leaves out the model's response; mend it")
         return rest
 
     def _tokens(self, text: str) -> list[int]:
@@ -181,7 +181,7 @@ class Chat:
         return ids
 
     def _neutral(self, text: str) -> str:
-        """Text in which nothing reads as a special token: a response must not be able to open a turn of its own."""
+        """Breaks up special tokens in a text: a response must not be able to open a turn of its own."""
         for special in self.special_tokens:
             text = text.replace(special, f"{special[0]} {special[1:]}")
         return text

@@ -1,4 +1,4 @@
-"""The device that computes, and the settings under which it gives the same result each time."""
+"""The device that computes, and the settings that make its results reproducible."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def prepare_device(threads: int) -> torch.device:
         threads: Threads that PyTorch uses on a CPU; another number may change the last bits of a result.
 
     Returns:
-        The GPU where there is one, else the CPU.
+        The GPU if there is one, else the CPU.
     """
     torch.set_num_threads(threads)
-    # With a workspace of fixed size, cuBLAS computes in the same way each time; it reads this when it is first used.
+    # cuBLAS is deterministic with a workspace of fixed size; it reads this on first use.
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True)
-    # Every operation used here writes all of its result; filling the memory first would cost a twentieth of an update.
+    # Every operation used here writes its whole result; filling memory first would cost a twentieth of an update.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # A policy that is sure of itself has gradients below 1e-38. A CPU computes with these a hundred times slower, and
-    # they change nothing: steps of the embedded model's training took 0.10 s at its beginning and 0.27 s at its end.
+    # A confident policy has gradients below 1e-38. A CPU is a hundred times slower with them, and they change nothing:
+    # a step of the embedded model's training took 0.10 s at its beginning and 0.27 s at its end.
     torch.set_flush_denormal(True)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -1,7 +1,7 @@
 """CUDA graphs: a step that works on tensors in place is recorded once and then replayed as a whole.
 
-A pass through a model is some thousand small operations. Issued one by one from Python they take many times longer
-than the GPU needs for them. On a CPU a step is simply called.
+A pass through a model consists of thousands of small operations. Launching them one by one from Python takes far longer
+than computing them. On a CPU a step is simply called.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 LONGEST = 2e13
-"""Tokens times parameters of a pass that keeps a GPU busy for longer than issuing it takes.
+"""Tokens times parameters of a pass that takes a GPU longer to compute than a CPU to launch.
 
-Recording a longer one would gain nothing and hold its memory for good.
+Recording a longer pass would gain nothing, and keep its memory for good.
 """
 
 
@@ -23,32 +23,32 @@ class Graphs:
     """The recorded steps of one set of tensors.
 
     Attributes:
-        patience: Steps between two looks at whether all rows have ended, for which a GPU would have to be waited for.
+        patience: Steps between two checks whether all rows have ended, which wait for the GPU.
     """
 
     def __init__(self, device: torch.device):
-        """Records on a GPU, and only there."""
+        """Records on a GPU alone."""
         self.recorded = device.type == "cuda"
         self.patience = 8 if self.recorded else 1
         self._replays: dict[Hashable, Callable[[], None] | None] = {}
 
     def columns(self, needed: int, most: int) -> int:
-        """How many columns a step looks at: a recorded one always at all, since its shapes are fixed."""
+        """How many columns a step attends to: all of them if it is recorded, since its shapes are fixed."""
         return most if self.recorded else needed
 
     def run(self, key: Hashable, step: Callable[[], None], work: float = 0.0) -> None:
         """Does a step.
 
         Args:
-            key: Equal keys stand for the same operations on the same tensors.
-            step: The operations, all of them in place or on memory of their own.
+            key: Equal keys mean the same operations on the same tensors.
+            step: The operations, in place or on memory of their own.
             work: Tokens times parameters that it computes.
         """
         if not self.recorded or work > LONGEST:
             step()
             return
         if key not in self._replays:
-            # A first time without recording, so that the libraries have set themselves up.
+            # The first call is not recorded, so that the libraries initialise themselves.
             self._replays[key] = None
             step()
             return
@@ -75,9 +75,9 @@ def _pool() -> Any:
 
 
 def once_written(step: Callable[[], None]) -> None:
-    """Does a step in which every place is written at most once, so that no order of writing needs to be enforced.
+    """Does a step that writes every element at most once, so that the order of writes does not matter.
 
-    PyTorch would otherwise sort the places of each indexed copy, which takes longer than the copy.
+    PyTorch would otherwise sort the indices of each indexed copy, which takes longer than the copy.
     """
     enforced = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)

@@ -10,12 +10,12 @@ from torch.nn import functional
 
 
 class JointLinear:
-    """Frozen linear layers that read the same input, computed as one where their weights allow it."""
+    """Frozen linear layers that read the same input, computed as one if their weights allow it."""
 
     def __init__(self, layers: Sequence[nn.Linear]):
         """Joins the layers; their weights become parts of one matrix."""
         self.layers = layers
-        # Layers that hold their weights in 4 bits, or only some of which have a bias, are computed one by one.
+        # Layers with 4-bit weights, or of which only some have a bias, are computed one by one.
         plain = all(type(layer) is nn.Linear for layer in layers) and len({layer.bias is None for layer in layers}) == 1
         self.weight = _joined(layers, "weight") if plain else None
         self.bias = _joined(layers, "bias") if plain and layers[0].bias is not None else None
@@ -29,7 +29,7 @@ class JointLinear:
 
 
 def _joined(layers: Sequence[nn.Linear], name: str) -> Tensor:
-    """The layers' weights or biases one above the other, of which the layers keep parts instead of copies."""
+    """The layers' weights or biases stacked in one tensor; the layers keep views of it."""
     parts = [getattr(layer, name) for layer in layers]
     whole = torch.cat([part.detach() for part in parts])
     for layer, part in zip(layers, whole.split([len(part) for part in parts]), strict=True):

@@ -1,7 +1,7 @@
-"""Attention masks and positions for rows whose tokens lie in fixed columns with holes between them.
+"""Attention masks and positions of rows whose tokens lie in fixed columns with holes between them.
 
-A row's columns are `[context | sampled | context | sampled …]`, each part of a fixed width. Contexts are padded on
-their left and samples on their right, so a row has holes; a hole is never attended to and takes no position.
+A row's columns are `[context | completion | context | completion …]`, each part of a fixed width. Contexts are padded
+on the left and completions on the right, so a row has holes; a hole is never attended to and has no position.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ Mask = Tensor | dict[str, Tensor]
 
 
 def positions_of(filled: Tensor) -> Tensor:
-    """Position of each column's token in its row's text, counting filled columns: `[rows, columns]`, int64."""
+    """Position of each column's token among the filled columns of its row: `[rows, columns]`, int64."""
     return (filled.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def causal(filled: Tensor, start: int, stop: int) -> Tensor:
-    """Which of the columns `0 … stop` the columns `start … stop` see: `[rows, stop - start, stop]`, bool.
+    """Which of the columns `0 … stop` the columns `start … stop` attend to: `[rows, stop - start, stop]`, bool.
 
     Args:
         filled: Whether a column holds a token, `[rows, columns]`, bool.
-        start: First of the seeing columns.
+        start: First of the attending columns.
         stop: One past the last of them.
 
     Returns:
-        Earlier filled columns and itself: a hole sees itself alone, since a row without anything to see would be NaN.
+        Earlier filled columns and the column itself, which keeps the softmax of a hole finite.
     """
     columns = torch.arange(stop, device=filled.device)
     earlier = columns[None, :] <= columns[start:stop, None]
@@ -36,14 +36,14 @@ def causal(filled: Tensor, start: int, stop: int) -> Tensor:
 
 
 def model_mask(config: PretrainedConfig, dtype: torch.dtype, visible: Tensor, queries: Tensor, keys: Tensor) -> Mask:
-    """A mask `[rows, 1, queries, keys]` to add to a model's scores, or one for each kind of its layers.
+    """An additive mask of attention scores, `[rows, 1, queries, keys]`, or one for each kind of layer.
 
-    From a mask of booleans every layer would make this one for itself.
+    Given a boolean mask, every layer would convert it again.
 
     Args:
-        config: The model's config, which tells whether layers have a sliding window.
+        config: The model's config, which says whether layers have a sliding window.
         dtype: The model's type.
-        visible: Which columns each query sees, `[rows, queries, keys]`, bool.
+        visible: Which keys each query attends to, `[rows, queries, keys]`, bool.
         queries: Positions of the queries' tokens, `[rows, queries]`.
         keys: Positions of the keys' tokens, `[rows, keys]`.
     """

@@ -1,4 +1,4 @@
-"""Loading a model: frozen weights, its tokenizer, and nothing that runs code from a hub."""
+"""Loading a model: frozen weights and a tokenizer, and never code from a hub."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def load_model(
         folder: Folder of the model in the hub's layout.
         precision: `float32`, `bfloat16` or `nf4` (4 bits with double quantization, computed in bfloat16).
         device: Where its weights go.
-        plain: Whether its prompts are plain text instead of turns of a chat.
+        plain: Whether prompts are plain text instead of turns of a chat.
 
     Raises:
-        InputError: The model cannot be used: the text names the file or what it lacks.
+        InputError: The model cannot be used. The text names the file or what the model lacks.
     """
     try:
         check_model(folder)
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
     config = read_config(folder)
-    # The tokenizer is the quicker to find fault with.
+    # The tokenizer comes first: its faults are found faster.
     chat = Chat(_tokenizer(folder), _generation(folder, config), plain=plain)
     quantization = None
     if precision == "nf4":
@@ -66,8 +66,8 @@ def load_model(
         use_safetensors=True,
     )
     for module in model.modules():
-        # Where a CPU multiplies 16-bit numbers itself, bitsandbytes repacks weights in the first pass that wants
-        # no gradient, and no gradient passes through repacked ones: updates would silently be wrong.
+        # On a CPU with 16-bit products, bitsandbytes repacks weights in the first pass without gradients, and
+        # gradients do not pass through repacked weights: updates would silently be wrong.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010, which mypy takes for a weight
     lacking = missing_projections(model)
@@ -81,11 +81,11 @@ def load_model(
 
 
 def prepare(model: PreTrainedModel) -> None:
-    """Freezes a model and lets it compute as all policies do."""
+    """Freezes a model and replaces its attention and other parts by those that all policies use."""
     model.requires_grad_(False).eval()
     use_exact_attention(model)
     fuse(model)
-    # The adapters' products with a base of 16 bits need no more digits than its own have; a GPU is faster with fewer.
+    # With a 16-bit base the adapters' products need no more precision than its own; a GPU is faster with less.
     torch.backends.cuda.matmul.allow_tf32 = model.dtype == torch.bfloat16
 
 
@@ -93,7 +93,7 @@ def read_config(folder: Path) -> PretrainedConfig:
     """The configuration of the model in a folder.
 
     Raises:
-        InputError: It is damaged, or of an architecture that transformers does not know without running other code.
+        InputError: It is damaged, or its architecture is not part of transformers.
     """
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -103,7 +103,7 @@ def read_config(folder: Path) -> PretrainedConfig:
 
 
 def missing_projections(model: nn.Module) -> list[str]:
-    """Those of the projections that adapters are put on which a model lacks."""
+    """The projections to be adapted that a model lacks."""
     names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     return [name for name in TARGETS if name not in names]
 
@@ -111,7 +111,7 @@ def missing_projections(model: nn.Module) -> list[str]:
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # The tokenizers library raises nothing more special.
+    except Exception as error:  # The tokenizers library raises nothing more specific.
         raise InputError(
             f"{folder}: its tokenizer cannot be read ({first_line(error)}); fetch it again, or give a model that "
             "transformers knows"
@@ -121,7 +121,7 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _generation(folder: Path, config: PretrainedConfig) -> GenerationConfig:
-    """A model's generation config; what its main config says of generation where it has none."""
+    """A model's generation config; if it has none, what its main config says about generation."""
     if not (folder / "generation_config.json").exists():
         return GenerationConfig.from_model_config(config)
     try:
