@@ -13,7 +13,7 @@ from wireheading import scheduling
 from wireheading.errors import ConfigError
 from wireheading.files import WriteError
 from wireheading.study.config import Run, load_study
-from wireheading.study.paths import Analysis, Tables
+from wireheading.study.paths import RECORD, Analysis, Tables
 from wireheading.study.reading import read_config
 
 try:

@@ -9,7 +9,7 @@ rule record:
     input:
         token_of_run,
     output:
-        scheduling.record_pattern(STUDY),
+        f"{STUDY.results}/{RECORD}",
 
 
 rule rl_run:
