@@ -1,5 +1,6 @@
-# make demo   installs everything into .venv and runs the whole study on the embedded model
-# make test   installs likewise and runs every check
+# make demo   install everything into .venv and run the whole study on the embedded model
+# make check  install, then lint, types and the fast tests: for every save
+# make test   install, then every check
 
 PYTHON ?= python3
 BIN := .venv/bin

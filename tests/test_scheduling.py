@@ -13,6 +13,7 @@ from test_original import own_record
 from test_records import reseal
 
 from wireheading import scheduling
+from wireheading.analysis.currency import analysis_is_current, tables_are_current
 from wireheading.analysis.report import write_analysis
 from wireheading.analysis.tables import write_tables
 from wireheading.engine.folders import holding
@@ -178,8 +179,8 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def outdated(study: Study) -> list[str]:
-    current = scheduling.tables_are_current(study, states_of(study))
-    return ["tables"] * (not current) + ["analysis"] * (not scheduling.analysis_is_current(study))
+    current = tables_are_current(study, states_of(study))
+    return ["tables"] * (not current) + ["analysis"] * (not analysis_is_current(study))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The command `wireheading`: how far a study is, whether its records are whole, and results of the published code."""
+"""The command `wireheading`: the status of a study, a check of its records, and results of the published code."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from wireheading.study.config import Study, load_study
 from wireheading.study.reading import read_config
 
 STUDY = Path("config/config.yaml")
-ORIGINAL = Path("config/original.yaml")
+PUBLISHED = Path("config/original.yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Args:
-        arguments: Those of the command line; by default, the process's own.
+        arguments: The command line's; by default, those of this process.
 
     Returns:
-        The exit code: 0, or 1 where `check` finds something corrupt or mixed, or something cannot be read or written.
+        The exit code: 1 if `check` finds corrupt or mixed records, or a file cannot be read or written; else 0.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -60,24 +60,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="wireheading", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    status = commands.add_parser("status", help="what became of each run, and what is left to do")
-    status.add_argument("--json", action="store_true", help="a list of objects, one a run")
+    status = commands.add_parser("status", help="the state of each run, and what is left to do")
+    status.add_argument("--json", action="store_true", help="a list of objects, one per run")
     check = commands.add_parser("check", help="whether each record is valid, stale, corrupt or made by other code")
-    taken = commands.add_parser("import", help="take in results of the published code")
-    taken.add_argument("file", type=Path, metavar="FILE", help="all_results.json, a checkpoint, or a tracking export")
-    written = commands.add_parser("export", help="write records in the shape of the published code's all_results.json")
-    written.add_argument("file", type=Path, metavar="FILE", help="the file to write")
-    for command, default in ((status, STUDY), (check, STUDY), (taken, ORIGINAL), (written, ORIGINAL)):
+    importing = commands.add_parser("import", help="import results of the published code")
+    importing.add_argument("file", type=Path, metavar="FILE", help="all_results.json, checkpoint or tracking export")
+    exporting = commands.add_parser("export", help="export records as the published code's all_results.json")
+    exporting.add_argument("file", type=Path, metavar="FILE", help="the file to write")
+    for command, default in ((status, STUDY), (check, STUDY), (importing, PUBLISHED), (exporting, PUBLISHED)):
         command.add_argument(
             "--configfile", type=Path, metavar="FILE", default=default, help="the study's config (default: %(default)s)"
         )
-    for command in (taken, written):
-        command.add_argument("--overwrite", action="store_true", help="replace what exists")
+    for command in (importing, exporting):
+        command.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser
 
 
 def _name_other_studies(study: Study, configfile: Path) -> None:
-    """Says whose records the results folder holds, where it holds none of the study that was asked for."""
+    """Names the configs whose records are in the results folder, when it has none of this study."""
     others = studies_in(Path(study.results), sorted(configfile.parent.glob("*.yaml")))
     for path, number in others.items():
         _tell(f"{study.results} holds the records of {number} runs of {path}: give --configfile {path}")

@@ -1,8 +1,8 @@
-"""What is raised where something that a user gave cannot be used."""
+"""Errors that a user can fix."""
 
 
 class InputError(ValueError):
-    """Something that a user gave cannot be used. Its text is one line: what it is, what is wrong, what to do."""
+    """Unusable input. Its text is one line: what it is, what is wrong, what to do."""
 
     def __init__(self, text: str):
         super().__init__(printable(text))

@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of either."""
+"""Writes files so that a crash leaves the old one or the new one, never a half of either."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wireheading.errors import InputError
 from wireheading.processes import still_alive
 
 ABANDONED_SECONDS = 86_400.0
-"""Age at which a temporary file of another machine is held to be abandoned."""
+"""Age at which another machine's temporary file counts as abandoned."""
 
 
 class WriteError(InputError):
@@ -27,14 +27,14 @@ class WriteError(InputError):
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tells of a full disk or a folder that may not be written to in one line that names the file.
+    """Reports a full disk or a folder that is not writable in one line that names the file.
 
     Raises:
         WriteError: Writing failed.
     """
     try:
         yield
-    # The safetensors library wraps what the operating system says in an error of its own.
+    # The safetensors library wraps errors of the operating system in its own.
     except (OSError, SafetensorError) as error:
         raise WriteError(
             f"{path}: cannot be written: {error}; make room or make the folder writable, then run again"
@@ -43,13 +43,13 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary name to write to; on success the file is flushed to disk and renamed to `path`.
+    """Yields a temporary path to write to; on success the file is flushed to disk and renamed to `path`.
 
-    On an error the temporary file is removed and `path` is as it was. What killed processes left of earlier attempts is
-    removed too, but not what another process writes just now.
+    On an error the temporary file is removed and `path` is unchanged. Leftovers of killed processes are removed too; a
+    file that another process is writing is not.
 
     Raises:
-        WriteError: The disk is full, or the folder may not be written to.
+        WriteError: The disk is full, or the folder is not writable.
     """
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     with writing(path):
@@ -66,7 +66,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Removes temporary files of a process of this machine that is dead, and of any machine that are a day old."""
+    """Removes temporary files of dead processes on this machine, and any that are a day old."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         host, _, process = leftover.name.removeprefix(f".{path.name}.").removesuffix(".tmp").rpartition(".")
         with suppress(FileNotFoundError):
@@ -77,13 +77,13 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path, name: str) -> None:
-    """Removes what a killed process left of files whose names begin with `name`; none of it was ever believed."""
+    """Removes temporary files that a killed process left, if their names begin with `name`."""
     for leftover in folder.glob(f".{name}*.tmp"):
         leftover.unlink()
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable: without it a crash may undo a rename."""
+    """Makes the names in a folder durable: without it, a crash may undo a rename."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-# What is made of the records.
+# What is made from the records.
 #
 # Needs the jobs that are still to be done, and every record; makes the tables, the estimates, the verdicts, the report's
-# first page, the figures with their data beside them, and a page to browse the transcripts. A marker asks for an analysis
-# with other thresholds. As with records, the output of the job that makes the tables is a token.
+# first page, the figures with their data beside them, and a page for browsing the transcripts. A marker makes Snakemake
+# redo an outdated analysis. As with records, the output of the job that makes the tables is a token.
 
 
 rule tables:

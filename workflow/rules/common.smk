@@ -1,7 +1,7 @@
 # What the other rule files share.
 #
-# Needs the merged config; makes STUDY (the checked config), RUNS (those asked for), STATES (what their records are worth),
-# the paths of what is made of them, and the tokens of what is still to be done.
+# Needs the merged config; defines STUDY (the checked config), RUNS (the requested runs), STATES (of their records), the
+# paths of what is made from them, and the tokens of what is still to be done.
 
 import math
 import os
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from wireheading import scheduling
+from wireheading.analysis.currency import analysis_is_current, tables_are_current
 from wireheading.errors import ConfigError
 from wireheading.files import WriteError
 from wireheading.study.config import Run, load_study
@@ -26,7 +27,7 @@ try:
 except ConfigError as error:
     sys.exit(str(error))
 
-# Conda environments hold the libraries; the package itself comes from beside the workflow.
+# Conda environments provide the libraries; the package itself is in src, beside the workflow.
 os.environ.update(
     PYTHONPATH=os.pathsep.join(
         filter(
@@ -77,12 +78,12 @@ if workflow.is_main_process:
 
 
 def any_of(names):
-    """A pattern of these names alone; of nothing where there are none."""
+    """A pattern that matches these names only, or nothing if there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def job_vram(wildcards):
-    """Device memory of a job on a model, in whole GB; 0 where the config does not tell it."""
+    """Device memory of a job, in whole GB; 0 if the config does not state it."""
     return math.ceil(STUDY.models[wildcards.model].vram_gb or 0)
 
 
@@ -92,7 +93,7 @@ def runs_of(wildcards):
 
 
 def token_of_run(wildcards):
-    """The token of the job that makes a record; none where the record is valid."""
+    """The token of the job that makes a record; none if the record is valid."""
     run = Run(int(wildcards.seed), wildcards.model, wildcards.task, wildcards.condition)
     if STATES[run] == "valid":
         return []
@@ -106,26 +107,26 @@ def run_tokens(wildcards):
 
 
 def tables_token(wildcards):
-    """The token of tables that are to be made, and what makes Snakemake redo those that are outdated."""
+    """The token of tables that are to be made, and the marker of outdated ones."""
     states = STATES.of(STUDY.runs() if STUDY.partial else RUNS)
-    current = scheduling.tables_are_current(STUDY, states)
+    current = tables_are_current(STUDY, states)
     return [] if current else [TABLES_TOKEN, *scheduling.redo_marker(STUDY)]
 
 
 def redo_analysis(wildcards):
-    """What makes Snakemake redo an analysis that is outdated."""
-    current = scheduling.analysis_is_current(STUDY)
+    """The marker of an outdated analysis."""
+    current = analysis_is_current(STUDY)
     return [] if current else scheduling.redo_marker(STUDY)
 
 
 def models_to_run(wildcards):
-    """The model of a job, where a run of it is still to be done."""
+    """The model of a job, if any of its runs is still to be done."""
     runs = [run for run in runs_of(wildcards) if STATES[run] != "valid"]
     return sorted({str(STUDY.model_folder(run.model)) for run in runs})
 
 
 def data_to_run(wildcards):
-    """The items of the tasks that a job has still runs of."""
+    """The items of each task that still has runs to be done in a job."""
     tasks = {run.task for run in runs_of(wildcards) if STATES[run] != "valid"}
     return [
         str(STUDY.items_folder(task) / f"{part}.jsonl")
@@ -135,12 +136,12 @@ def data_to_run(wildcards):
 
 
 def job_memory(wildcards, attempt):
-    """Host memory of a job on a model, in MB: more with each attempt."""
+    """Host memory of a job in MB, growing with each attempt."""
     return attempt * STUDY.models[wildcards.model].memory_mb
 
 
 def job_minutes(wildcards, attempt):
-    """Time limit of a job on a model, in minutes: more with each attempt."""
+    """Time limit of a job in minutes, growing with each attempt."""
     return attempt * STUDY.models[wildcards.model].minutes
 
 

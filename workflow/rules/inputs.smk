@@ -1,8 +1,8 @@
-# What runs read: a model each, and the frozen items of each task.
+# What runs read: a model, and the frozen items of each task.
 #
-# Needs the config, and for what comes from a hub a network; makes <resources>/models/<model>-<digest>/ and
-# <resources>/data/<task>-<digest>/{train,heldout}.jsonl, where the digest is of what the config asks for. Whatever is
-# fetched is fetched by the machine that runs Snakemake: a cluster's nodes need no network.
+# Needs the config, and a network for what comes from a hub; makes <resources>/models/<model>-<digest>/ and
+# <resources>/data/<task>-<digest>/{train,heldout}.jsonl, where the digest covers the settings they depend on. Downloads
+# happen on the machine that runs Snakemake: a cluster's nodes need no network.
 
 
 rule train_model:

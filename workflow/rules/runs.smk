@@ -1,8 +1,8 @@
 # The runs.
 #
-# Needs a model and the items of its tasks; makes the record and the transcripts of every run in the job that has no valid
-# record. Snakemake is to delete none of them, whatever becomes of the job: what it knows as the job's output is a token,
-# and a record that is asked for by its name comes from a rule that does nothing.
+# Needs a model and the items of its tasks; makes the record and the transcripts of every run without a valid record.
+# Snakemake must not delete any of them, whatever happens to the job: the job's output is a token, and a record that is
+# requested by name comes from a rule that does nothing.
 
 
 rule record:

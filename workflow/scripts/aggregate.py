@@ -1,4 +1,4 @@
-"""Rule `aggregate`: makes tables of all records, and then removes the checkpoints of those that are believed."""
+"""Rule `aggregate`: writes the tables of all records."""
 
 from typing import TYPE_CHECKING
 

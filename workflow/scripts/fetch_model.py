@@ -1,4 +1,4 @@
-"""Rule `fetch_model`: fetches a model from the hub or links that of a local folder."""
+"""Rule `fetch_model`: downloads a model from the hub, or links one in a local folder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Rule `figures`: draws the figures of the tables and of the analysis."""
+"""Rule `figures`: draws the figures from the tables and the analysis."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

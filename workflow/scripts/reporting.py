@@ -1,4 +1,4 @@
-"""What the rules' scripts say goes to the terminal and to the rule's log."""
+"""Writes the scripts' messages to the terminal and to the rule's log."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from wireheading.errors import InputError
 
 @contextmanager
 def reporting(log: str) -> Iterator[Callable[[str], None]]:
-    """Gives a function that writes a line to standard error and to a log file.
+    """Yields a function that writes a line to standard error and to a log file.
 
-    What a user can mend is told in its one line, without a traceback.
+    An error that the user can fix is reported in its one line, without a traceback.
     """
     with Path(log).open("w", encoding="utf-8") as file:
 

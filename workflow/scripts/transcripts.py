@@ -1,4 +1,4 @@
-"""Rule `transcripts`: makes the page on which the transcripts of all runs can be browsed."""
+"""Rule `transcripts`: writes the page for browsing the transcripts of all runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
