@@ -34,8 +34,9 @@ from wireheading.analysis.tables import write_tables
 from wireheading.check import BAD, check_records, check_text
 from wireheading.engine.checkpoints import load_checkpoint, save_checkpoint
 from wireheading.errors import ConfigError, InputError
-from wireheading.records.published import ResultsFileError, import_results
+from wireheading.records.published import import_results
 from wireheading.records.record import RecordError, read_record
+from wireheading.records.results_file import ResultsFileError
 from wireheading.scheduling import RecordStates, mixed_cells, summary
 from wireheading.status import as_table, survey
 from wireheading.study.config import Study, load_study

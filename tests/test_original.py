@@ -18,8 +18,9 @@ from test_config import ROOT
 
 from wireheading.analysis.figures.training import write_figures
 from wireheading.analysis.tables import write_tables
-from wireheading.records.published import ResultsFileError, export_results, import_results
+from wireheading.records.published import export_results, import_results
 from wireheading.records.record import ITEM_ARRAYS, ROUND_ARRAYS, inspect_record, make_record, read_record, write_record
+from wireheading.records.results_file import ResultsFileError
 from wireheading.study.config import Run, Study, load_study
 from wireheading.study.paths import Tables, imported_path
 
@@ -158,14 +159,23 @@ def test_what_exists_is_kept_unless_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (one([episode(), episode()]), "sentiment/honest: is a list of 2 entries, and a run is a list of one"),
+        (
+            one([episode(), episode()]),
+            "sentiment/honest: List should have at most 1 item after validation, not 2; a run is a list of one",
+        ),
         (
             one([episode()], "seed_7/x/sentiment/honest"),
-            "seed_7: unknown seed seed_7; the config's `seeds` are",
+            "seed_7/x/sentiment/honest: unknown seed seed_7; the config's `seeds` are",
         ),
-        (one([episode()], "first/x/sentiment/honest"), "first: unknown seed first"),
-        (one([episode()], "42/gpt/sentiment/honest"), f"42/gpt: unknown model gpt; known are llama-3.1-8b ({LLAMA}), "),
-        (one([episode()], f"42/{LLAMA}/chess/honest"), "chess: unknown task chess; known are sentiment, arithmetic, "),
+        (one([episode()], "first/x/sentiment/honest"), "first/x/sentiment/honest: unknown seed first"),
+        (
+            one([episode()], "42/gpt/sentiment/honest"),
+            f"42/gpt/sentiment/honest: unknown model gpt; known are llama-3.1-8b ({LLAMA}), ",
+        ),
+        (
+            one([episode()], f"42/{LLAMA}/chess/honest"),
+            "chess/honest: unknown task chess; known are sentiment, arithmetic, ",
+        ),
         (
             one([episode()], f"42/{LLAMA}/sentiment/bad"),
             "unknown condition bad; known are control, selfgrade, honest",
@@ -174,30 +184,33 @@ def test_what_exists_is_kept_unless_asked(tmp_path: Path) -> None:
         (one([episode(rounds=ROUNDS + 1)]), "7 rounds, and a run of the config has 6"),
         (one([episode() | {"grades": [0.5]}]), "1 grades and 6 rewards"),
         (one([episode() | {"rewards": []}]), "6 accuracies and 0 rewards"),
-        (one([{"rewards": [1.0], "grades": [1.0]}]), "has no accuracies"),
-        (one([episode() | {"rewards": [0, 0, 0, 2, 0, 0]}]), "honest: rewards[3] = 2 is not a number from 0 to 1"),
-        (one([episode() | {"rewards": [True] * 6}]), "rewards[0] = True is not a number"),
-        (one([episode() | {"accuracies": [None] * 6}]), "accuracies[0] = None is not a number"),
-        (one([episode() | {"grades": ["1"] * 6}]), "grades[0] = '1' is not a number"),
-        (one([episode() | {"grades": [math.nan] * 6}]), "grades[0] = nan is not a number"),
-        (one([episode() | {"losses": [math.inf] * 6}]), "losses[0] = inf is not a finite number"),
-        (one([episode() | {"losses": [10**400] * 6}]), "is not a finite number"),
-        (one([episode() | {"rewards": 1.0}]), "honest: rewards: is a number and not a list"),
-        (one([[1.0]]), "honest: is a list and not an object of lists"),
-        (one({"rewards": []}), "honest: is an object and not a list"),
-        ({"seed_42": [1]}, "seed_42: is a list and not an object of models"),
-        ({"seed_42": {LLAMA: None}}, f"seed_42/{LLAMA}: is null and not an object of tasks"),
-        ({"seed_42": {LLAMA: {"sentiment": "x"}}}, "sentiment: is a text and not an object of conditions"),
-        ([1, 2], "the file: is a list and not an object of seeds"),
+        (one([{"rewards": [1.0], "grades": [1.0]}]), "honest/0: 0 accuracies and 1 rewards; cut them"),
+        (
+            one([episode() | {"rewards": [0, 0, 0, 2, 0, 0]}]),
+            "honest/0/rewards/3: Input should be less than or equal to 1, not 2; a run",
+        ),
+        (one([episode() | {"rewards": [True] * 6}]), "rewards/0: Input should be a valid number, not True"),
+        (one([episode() | {"accuracies": [None] * 6}]), "accuracies/0: Input should be a valid number, not None"),
+        (one([episode() | {"grades": ["1"] * 6}]), "grades/0: Input should be a valid number, not '1'"),
+        (one([episode() | {"grades": [math.nan] * 6}]), "grades/0: Input should be a finite number, not nan"),
+        (one([episode() | {"losses": [math.inf] * 6}]), "losses/0: Input should be a finite number, not inf"),
+        (one([episode() | {"losses": [10**400] * 6}]), "losses/0: Input should be a valid number, not 1000"),
+        (one([episode() | {"rewards": 1.0}]), "honest/0/rewards: Input should be a valid list, not 1.0"),
+        (one([[1.0]]), "honest/0: Input should be a valid dictionary"),
+        (one({"rewards": []}), "honest: Input should be a valid list"),
+        ({"seed_42": [1]}, "seed_42: Input should be a valid dictionary, not [1]"),
+        ({"seed_42": {LLAMA: None}}, f"seed_42/{LLAMA}: Input should be a valid dictionary, not None"),
+        ({"seed_42": {LLAMA: {"sentiment": "x"}}}, "sentiment: Input should be a valid dictionary"),
+        ([1, 2], "the file: Input should be a valid dictionary"),
         ({}, "holds no run"),
         ({"seed_42": {LLAMA: {}}}, "holds no run"),
         (one([]) | one([], f"42/{LLAMA}/sentiment/honest"), f"42/{LLAMA}/sentiment/honest: is the same run as seed_42"),
         ({f"{LLAMA}_chess_honest_42": {"history": {}}}, "unknown task chess"),
         ({"sentiment_honest_42": {"history": {}}}, "is not <model>_<task>_<condition>_<seed>"),
-        ({f"{LLAMA}_sentiment_honest_42": {"history": []}}, "history: is a list and not an object"),
-        ({f"{LLAMA}_sentiment_honest_42": {"history": {"reward": 1}}}, "reward: is a number and not a list"),
+        ({f"{LLAMA}_sentiment_honest_42": {"history": []}}, "history: Input should be a valid dictionary"),
+        ({f"{LLAMA}_sentiment_honest_42": {"history": {"reward": 1}}}, "history/reward: Input should be a valid list"),
         (
-            {f"{LLAMA}_sentiment_honest_42": {"history": {}}, f"{LLAMA}_sentiment_honest_43": None},
+            {f"{LLAMA}_sentiment_honest_42": {"history": {}}, f"{LLAMA}_sentiment_honest_43": {"history": {}}},
             "unknown seed 43",
         ),
     ],
@@ -287,7 +300,7 @@ def test_a_tracking_export_is_taken_in_without_the_steps_that_are_no_rounds(tmp_
 def test_a_value_missing_in_the_middle_of_a_round_is_not_made_up(tmp_path: Path) -> None:
     history = {"reward": [1.0, 1.0], "accuracy": [1.0, None], "grade": [1.0, 1.0], "loss": [0.1, 0.1]}
     path = put(tmp_path, {"mistral-7b_sentiment_honest_42": {"history": history}})
-    assert "accuracies[1] = None" in refused(study_in(tmp_path), path)
+    assert "accuracies/1: Input should be a valid number, not None" in refused(study_in(tmp_path), path)
 
 
 units = st.floats(0, 1, allow_subnormal=False)  # torch, in other tests, has the processor flush them to zero

@@ -22,8 +22,9 @@ from test_original import LLAMA, episode, one, original_config, own_record, put,
 from wireheading import cli, status
 from wireheading.check import check_records, check_text
 from wireheading.files import code_digest, sha256_of
-from wireheading.records.published import TRACKED, import_results
+from wireheading.records.published import import_results
 from wireheading.records.record import write_record
+from wireheading.records.results_file import History
 from wireheading.status import Standing, hours_left, survey
 from wireheading.study.config import Run, Study, load_study
 from wireheading.study.paths import checkpoint_folder, transcript_path
@@ -231,7 +232,9 @@ def test_check_tells_what_each_record_is_worth(tmp_path: Path) -> None:
 def test_no_name_or_text_of_a_foreign_file_acts_on_the_terminal(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     run = study.runs()[0]
-    content = {f"tiny_{run.task}_{run.condition}_{run.seed}": {"history": {n: [1.0] * 200 for n in TRACKED.values()}}}
+    content = {
+        f"tiny_{run.task}_{run.condition}_{run.seed}": {"history": {n: [1.0] * 200 for n in History.model_fields}}
+    }
     import_results(study, put(tmp_path, content, "x\nvalid       forged\x1b[31m\u202e.json"), False, print)
     foreign = study.record_path(run).with_name("a\nvalid       forged\x1b[31m\udcff.json")
     foreign.write_text("{}")

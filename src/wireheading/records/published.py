@@ -10,56 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wireheading.errors import InputError
 from wireheading.files import replacing
 from wireheading.records.consistency import ORIGINAL_HISTORIES
 from wireheading.records.means import OWN_MEANS, original_histories, original_means
 from wireheading.records.record import ROUND_ARRAYS, VERSION, RecordError, read_record, write_record
+from wireheading.records.results_file import Episode, ResultsFileError, read_results
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import imported_path
 
 Report = Callable[[str], None]
-
-TRACKED = dict(zip(ORIGINAL_HISTORIES, ("reward", "accuracy", "grade", "loss"), strict=True))
-"""The tracking service's name of each history."""
-
-_SEED = re.compile(r"(?:seed_?)?([0-9]{1,9})")
-_TRACKED_RUN = re.compile(r"(.+)_([^_]+)_(?!seed_)([^_]+)_((?:seed_?)?[0-9]{1,9})", re.DOTALL)
-_CHECKPOINT = re.compile(r"checkpoint_(seed_?[0-9]{1,9})(?:_(.+))?", re.DOTALL)
-
-
-class ResultsFileError(InputError):
-    """Results that cannot be taken in or written. Its text is one line: file, place in it, problem, remedy."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A run that was found in a file.
-
-    Attributes:
-        run: Which run it is.
-        place: The keys that lead to it, joined by slashes.
-        histories: A list for each name of `ORIGINAL_HISTORIES`, a value a round, all of one length. Grades and losses
-            may be null.
-    """
-
-    run: Run
-    place: str
-    histories: dict[str, list[float | None]]
-
-    @property
-    def rounds(self) -> int:
-        """Number of rounds."""
-        return len(self.histories["rewards"])
 
 
 def import_results(study: Study, path: Path, overwrite: bool, report: Report) -> None:
@@ -84,22 +49,22 @@ def import_results(study: Study, path: Path, overwrite: bool, report: Report) ->
         raise ResultsFileError(f"{path}: {error}") from None
     imported = {"source": path.name, "sha256": hashlib.sha256(data).hexdigest()}
     complete = partial = kept = 0
-    for cell in found:
-        record_path = study.record_path(cell.run)
-        whole = cell.rounds == study.rounds
+    for run, (place, episode) in found.items():
+        record_path = study.record_path(run)
+        whole = episode.rounds == study.rounds
         target = record_path if whole else imported_path(record_path)
-        if not cell.rounds:
-            report(f"{cell.run}: empty, so the run failed; it is still to be done")
+        if not episode.rounds:
+            report(f"{run}: empty, so the run failed; it is still to be done")
         elif not overwrite and (record_path.exists() or target.exists()):
             kept += 1
-            report(f"{cell.run}: kept {record_path if record_path.exists() else target}; --overwrite replaces it")
+            report(f"{run}: kept {record_path if record_path.exists() else target}; --overwrite replaces it")
         else:
             status = "imported" if whole else "partial"
-            write_record(target, _record(study, cell, status, {**imported, "place": cell.place}))
+            write_record(target, _record(study, run, episode, status, {**imported, "place": place}))
             complete, partial = complete + whole, partial + (not whole)
             if not whole:
-                report(f"{cell.run}: {cell.rounds} of {study.rounds} rounds; the run is still to be done")
-    empty = sum(not cell.rounds for cell in found)
+                report(f"{run}: {episode.rounds} of {study.rounds} rounds; the run is still to be done")
+    empty = sum(not episode.rounds for _, episode in found.values())
     report(f"{study.results}: {complete} imported, {partial} partial, {empty} empty, {kept} kept as they were")
 
 
@@ -136,229 +101,25 @@ def export_results(study: Study, path: Path, overwrite: bool, report: Report) ->
     report(f"{path}: {sum(map(len, episodes.values()))} of {len(episodes)} runs exported")
 
 
-def read_results(study: Study, name: str, data: bytes) -> list[Found]:
-    """Reads the runs in a file of results.
-
-    Args:
-        study: The study, which knows the names of seeds, models, tasks and conditions.
-        name: The file's name, which says whose checkpoint it is.
-        data: Its content.
-
-    Raises:
-        ResultsFileError: Names the place of the first thing that is not as it should be, but not the file.
-    """
-    try:
-        content = json.loads(data, object_pairs_hook=_distinct)
-    except RecursionError:
-        raise ResultsFileError("is nested too deeply; give a file of results") from None
-    except ResultsFileError:
-        raise
-    except ValueError as error:
-        raise ResultsFileError(f"is not JSON ({error}); it may be truncated, so fetch it again") from None
-    found: dict[Run, Found] = {}
-    for cell in _read_runs(study, name, _members("the file", content, "seeds")):
-        if cell.run in found:
-            raise ResultsFileError(f"{cell.place}: is the same run as {found[cell.run].place}; keep one of them")
-        found[cell.run] = cell
-    if not found:
-        raise ResultsFileError("holds no run; give a file of results")
-    return list(found.values())
-
-
-def _read_runs(study: Study, name: str, content: Mapping[str, Any]) -> Iterator[Found]:
-    if any(isinstance(entry, dict) and "history" in entry for entry in content.values()):
-        return _read_tracked(study, content)
-    checkpoint = _CHECKPOINT.fullmatch(name.removesuffix(".json"))
-    if checkpoint is not None and not all(map(_SEED.fullmatch, content)):
-        # The published code wrote a checkpoint from the model down, and what is above into the file's name.
-        if checkpoint[2] is not None and all(task in study.tasks for task in content):
-            content = {checkpoint[2]: content}
-        content = {checkpoint[1]: content}
-    return _read_nested(study, content)
-
-
-def _read_nested(study: Study, content: Mapping[str, Any]) -> Iterator[Found]:
-    """Seeds, in them models, in them tasks, in them conditions, in each of them a list of at most one episode."""
-    for seed_key, models in content.items():
-        place = _shown(seed_key)
-        seed = _seed_named(study, place, seed_key)
-        for model_key, tasks in _members(place, models, "models").items():
-            at_model = f"{place}/{_shown(model_key)}"
-            model = _model_named(study, at_model, model_key)
-            for task, conditions in _members(at_model, tasks, "tasks").items():
-                at_task = f"{at_model}/{_shown(task)}"
-                _known(at_task, "task", task, study.tasks)
-                for condition, episodes in _members(at_task, conditions, "conditions").items():
-                    at = f"{at_task}/{_shown(condition)}"
-                    _known(at, "condition", condition, study.conditions)
-                    run = Run(seed, model, task, condition)
-                    yield Found(run, at, _histories(study, at, _only_episode(at, episodes)))
-
-
-def _read_tracked(study: Study, content: Mapping[str, Any]) -> Iterator[Found]:
-    """An entry `<model>_<task>_<condition>_<seed>` a run, each with an object `history`."""
-    for key, entry in content.items():
-        at = _shown(key)
-        named = _TRACKED_RUN.fullmatch(key)
-        if named is None:
-            raise ResultsFileError(f"{at}: is not <model>_<task>_<condition>_<seed>; rename it or take it out")
-        _known(at, "task", named[2], study.tasks)
-        _known(at, "condition", named[3], study.conditions)
-        run = Run(_seed_named(study, at, named[4]), _model_named(study, at, named[1]), named[2], named[3])
-        history = _members(f"{at}/history", _members(at, entry, "fields").get("history"), "lists")
-        lists = {name: history[tracked] for name, tracked in TRACKED.items() if tracked in history}
-        yield Found(run, at, _histories(study, at, _logged_rounds(at, lists)))
-
-
-def _logged_rounds(place: str, lists: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves out the steps at which no round was logged: the service lists them too, without any value."""
-    arrays = {name: _array(f"{place}: {TRACKED[name]}", values) for name, values in lists.items()}
-    if len({len(values) for values in arrays.values()}) != 1:
-        return arrays
-    steps = [step for step in zip(*arrays.values(), strict=True) if not all(map(_absent, step))]
-    columns = {name: [step[column] for step in steps] for column, name in enumerate(arrays)}
-    return {name: values for name, values in columns.items() if not all(map(_absent, values))}
-
-
-def _absent(value: object) -> bool:
-    return value is None or value != value
-
-
-def _only_episode(place: str, episodes: object) -> Mapping[str, Any]:
-    held = _array(place, episodes)
-    if len(held) > 1:
-        raise ResultsFileError(
-            f"{place}: is a list of {len(held)} entries, and a run is a list of one object that holds the lists "
-            f"{', '.join(ORIGINAL_HISTORIES)}; if these are rounds, make lists of their values; if runs, keep one"
-        )
-    return _members(place, held[0], "lists") if held else {}
-
-
-def _histories(study: Study, place: str, lists: Mapping[str, Any]) -> dict[str, list[float | None]]:
-    """Checks the lists of one run.
-
-    Args:
-        study: The study, which knows how long a run is.
-        place: Where the lists are.
-        lists: Those of `ORIGINAL_HISTORIES`; losses may be missing. None at all are a run of no rounds.
-    """
-    arrays = {name: _array(f"{place}: {name}", lists[name]) for name in ORIGINAL_HISTORIES if name in lists}
-    if not any(arrays.values()):
-        return {name: [] for name in ORIGINAL_HISTORIES}
-    for name in ORIGINAL_HISTORIES[:3]:
-        if name not in arrays:
-            raise ResultsFileError(f"{place}: has no {name}; fetch the run's history again")
-    rounds = len(arrays["rewards"])
-    for name, values in arrays.items():
-        if len(values) != rounds:
-            raise ResultsFileError(
-                f"{place}: {len(values)} {name} and {rounds} rewards; cut them to the rounds that have both"
-            )
-    if rounds > study.rounds:
-        raise ResultsFileError(
-            f"{place}: {rounds} rounds, and a run of the config has {study.rounds}; give the config of that protocol"
-        )
-    return {
-        name: [_number(place, name, index, value) for index, value in enumerate(arrays.get(name, [None] * rounds))]
-        for name in ORIGINAL_HISTORIES
-    }
-
-
-def _number(place: str, name: str, index: int, value: object) -> float | None:
-    if value is None and name in ("grades", "losses"):
-        return None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if name == "losses" and abs(value) < 1e300:
-            return float(value)
-        if name != "losses" and 0 <= value <= 1:
-            return float(value)
-    wanted = "a finite number" if name == "losses" else "a number from 0 to 1"
-    raise ResultsFileError(
-        f"{place}: {name}[{index}] = {reprlib.repr(value)} is not {wanted}; empty the run's list to leave the run out"
-    )
-
-
-def _members(place: str, value: object, members: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ResultsFileError(f"{place}: is {_kind(value)} and not an object of {members}; give a file of results")
-    return value
-
-
-def _array(place: str, value: object) -> Sequence[Any]:
-    if not isinstance(value, list):
-        raise ResultsFileError(f"{place}: is {_kind(value)} and not a list; give a file of results")
-    return value
-
-
-def _kind(value: object) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "a number")
-
-
-def _seed_named(study: Study, place: str, key: str) -> int:
-    named = _SEED.fullmatch(key)
-    if named is None or int(named[1]) not in study.seeds:
-        known = ", ".join(map(str, study.seeds))
-        raise ResultsFileError(f"{place}: unknown seed {_shown(key)}; the config's `seeds` are {known}")
-    return int(named[1])
-
-
-def _model_named(study: Study, place: str, key: str) -> str:
-    """The config's name of a model that a file calls by that name or by its source, whole or in part."""
-    if key in study.models:
-        return key
-    wanted = key.casefold()
-    models = {
-        name: (model.source, model.source.replace("/", "_"), model.source.rpartition("/")[2])
-        for name, model in study.models.items()
-    }
-    fitting = [name for name, forms in models.items() if wanted in map(str.casefold, forms)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise ResultsFileError(f"{place}: {_shown(key)} is the source of {' and of '.join(fitting)}; name one of them")
-    known = ", ".join(f"{name} ({model.source})" for name, model in study.models.items())
-    raise ResultsFileError(f"{place}: unknown model {_shown(key)}; known are {known}")
-
-
-def _known(place: str, kind: str, name: str, known: Iterable[str]) -> None:
-    if name not in known:
-        raise ResultsFileError(f"{place}: unknown {kind} {_shown(name)}; known are {', '.join(known)}")
-
-
 def _exported_name(study: Study, name: str) -> str:
     """A model's source, by which the published code calls it; its name where the source is another model's too."""
     source = study.models[name].source
     return source if sum(model.source == source for model in study.models.values()) == 1 else name
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in members if keys.count(key) > 1)
-        raise ResultsFileError(f"names {_shown(twice)} twice in one object; keep one of them")
-    return members
-
-
-def _shown(text: str) -> str:
-    """A text of the file as it may stand in a message of one line."""
-    return text if text.isprintable() and len(text) <= 80 else reprlib.repr(text)
-
-
-def _record(study: Study, found: Found, status: str, imported: Mapping[str, str]) -> dict[str, Any]:
+def _record(study: Study, run: Run, episode: Episode, status: str, imported: Mapping[str, str]) -> dict[str, Any]:
     """The record of an imported run: what the published code did not measure, or measured otherwise, is null."""
-    histories = found.histories
-    condition = CONDITIONS[found.run.condition]
-    unknown: list[None] = [None] * found.rounds
+    histories = episode.model_dump()
+    condition = CONDITIONS[run.condition]
+    unknown: list[None] = [None] * episode.rounds
     return {
-        "digest": study.digest(found.run),
+        "digest": study.digest(run),
         "version": VERSION,
-        "run": found.run._asdict(),
+        "run": run._asdict(),
         "status": status,
         "problem": None,
         "imported": dict(imported),
-        "rounds": found.rounds,
+        "rounds": episode.rounds,
         **dict.fromkeys(OWN_MEANS),
         "unreadable_grades": None,
         **original_means(histories, graded=condition.grader != "none"),
@@ -368,7 +129,7 @@ def _record(study: Study, found: Found, status: str, imported: Mapping[str, str]
         "evaluations": [],
         "transcripts": {},
         "inputs": {},
-        "spec": study.spec(found.run),
+        "spec": study.spec(run),
         "timing": {"seconds": None},
         "provenance": {"written": datetime.now(UTC).isoformat(timespec="seconds"), "code": None},
     }

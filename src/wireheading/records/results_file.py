@@ -1,7 +1,7 @@
 """Files of results of the published study's code: which shapes they have, and which runs are in them.
 
-`all_results.json` and the checkpoints are objects of seeds, models, tasks and conditions, with a list of one episode for
-each run; an export of the tracking service has an entry for each run, with its history.
+`all_results.json` and the checkpoints are objects of seeds, models, tasks and conditions, with a list of one episode
+for each run; an export of the tracking service has an entry for each run, with its history.
 """
 
 from __future__ import annotations
@@ -175,8 +175,10 @@ def _checked(shape: TypeAdapter[T], content: Any, place: str = "") -> T:
         first = error.errors()[0]
     at = "/".join(filter(None, [place, *(_shown(str(part)) for part in first["loc"])])) or "the file"
     problem = first["msg"].removeprefix("Value error, ")
+    if first["type"] not in ("value_error", "too_long"):  # These tell it.
+        problem += f", not {reprlib.repr(first['input'])}"
     raise ResultsFileError(
-        f"{at}: {problem}, not {reprlib.repr(first['input'])}; a run is a list of one object that holds the lists "
+        f"{at}: {problem}; a run is a list of one object that holds the lists "
         f"{', '.join(Episode.model_fields)}, and an empty list leaves it out"
     )
 
