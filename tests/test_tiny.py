@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from wireheading.errors import ConfigError
 from wireheading.inputs import corpus
 from wireheading.inputs.items import freeze_items
+from wireheading.pretraining.data import exact_grade, noisy_grade, pretraining_items
 from wireheading.pretraining.optimizer import orthogonalised
 from wireheading.pretraining.tokenizer import train_tokenizer
-from wireheading.pretraining.training import exact_grade, noisy_grade, pretraining_items, train_model
+from wireheading.pretraining.training import train_model
 from wireheading.study.config import Study, load_study
 from wireheading.tasks import TASKS
 
