@@ -25,7 +25,7 @@ from wireheading.files import code_digest, sha256_of
 from wireheading.records.published import import_results
 from wireheading.records.record import write_record
 from wireheading.records.results_file import History
-from wireheading.status import Standing, hours_left, survey
+from wireheading.status import RunStatus, hours_left, survey
 from wireheading.study.config import Run, Study, load_study
 from wireheading.study.paths import checkpoint_folder, transcript_path
 
@@ -59,7 +59,7 @@ def checkpoint(study: Study, run: Run, ages: dict[int, float], digest: str | Non
     return folder
 
 
-def standing(study: Study, run: Run) -> Standing:
+def status_of(study: Study, run: Run) -> RunStatus:
     return next(one for one in survey(study, NOW) if one.run == run)
 
 
@@ -93,7 +93,7 @@ def test_a_slow_run_lives_longer_between_checkpoints(tmp_path: Path) -> None:
     slow, dead = study.runs()[:2]
     checkpoint(study, slow, {50: 1900, 100: 1000})
     checkpoint(study, dead, {50: 1100, 100: 1000})
-    assert (standing(study, slow).state, standing(study, dead).state) == ("running", "partial")
+    assert (status_of(study, slow).state, status_of(study, dead).state) == ("running", "partial")
 
 
 @pytest.mark.parametrize(("ages", "rounds"), [({}, 0), ({50: 9000}, 50)])
@@ -111,11 +111,11 @@ def test_on_the_same_machine_the_process_that_holds_a_run_decides(
     ):
         (checkpoint(study, run, ages) / "lock").write_text(holder + "\n")
     left = "partial" if ages else "missing"
-    assert [standing(study, run).state for run in (alive, dead, elsewhere)] == ["running", left, left]
-    assert standing(study, alive).rounds_done == rounds
+    assert [status_of(study, run).state for run in (alive, dead, elsewhere)] == ["running", left, left]
+    assert status_of(study, alive).rounds_done == rounds
     fresh = study.runs()[3]
     (checkpoint(study, fresh, {50: 1}) / "lock").write_text(f"process {gone.pid} on {socket.gethostname()}\n")
-    assert standing(study, fresh).state == "partial"
+    assert status_of(study, fresh).state == "partial"
 
 
 def test_a_damaged_state_does_not_count(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_damaged_state_does_not_count(tmp_path: Path) -> None:
     run = study.runs()[0]
     folder = checkpoint(study, run, {50: 9000, 100: 8000})
     next(folder.glob("*/state-000100.safetensors")).write_bytes(b"\x00" * 20)
-    assert (standing(study, run).state, standing(study, run).rounds_done) == ("partial", 50)
+    assert (status_of(study, run).state, status_of(study, run).rounds_done) == ("partial", 50)
 
 
 def test_a_run_that_is_being_redone_is_running_and_one_that_is_not_is_stale(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_run_that_is_being_redone_is_running_and_one_that_is_not_is_stale(tmp_
     for run, age in ((first, 10), (second, 9000)):
         finish(study, run, digest="0" * 64)
         checkpoint(study, run, {50: age})
-    assert (standing(study, first).state, standing(study, second).state) == ("running", "stale")
+    assert (status_of(study, first).state, status_of(study, second).state) == ("running", "stale")
 
 
 def test_imported_runs_and_short_histories(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_imported_runs_and_short_histories(tmp_path: Path) -> None:
         "embedded_sentiment_control_42": {"history": {name: [1.0] * 30 for name in ("reward", "accuracy", "grade")}},
     }
     import_results(study, put(tmp_path, content), False, print)
-    whole, short = (standing(study, Run(42, "tiny", "sentiment", name)) for name in ("honest", "control"))
+    whole, short = (status_of(study, Run(42, "tiny", "sentiment", name)) for name in ("honest", "control"))
     assert (whole.state, whole.rounds_done, whole.rounds_left, whole.pace) == ("imported", 200, 0, None)
     # Of the short one nothing can be gone on from.
     assert (short.state, short.rounds_done, short.rounds_left) == ("partial", 30, 200)
@@ -250,9 +250,9 @@ def test_a_number_that_went_to_another_process_is_no_running_job(tmp_path: Path)
     run = study.runs()[0]
     lock = checkpoint(study, run, {50: 10}) / "lock"
     lock.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
-    assert standing(study, run).state == "running"
+    assert status_of(study, run).state == "running"
     os.utime(lock, (1e9, 1e9))  # long before this process began
-    assert standing(study, run).state == "partial"
+    assert status_of(study, run).state == "partial"
 
 
 @pytest.mark.parametrize("holder", ["process 0 on {host}", f"process {'9' * 30} on {{host}}", "process -1 on {host}"])
@@ -261,9 +261,9 @@ def test_a_damaged_lock_names_no_running_job(tmp_path: Path, holder: str) -> Non
     run = study.runs()[0]
     lock = checkpoint(study, run, {50: 9000}) / "lock"
     lock.write_text(holder.format(host=socket.gethostname()))
-    assert standing(study, run).state == "partial"
+    assert status_of(study, run).state == "partial"
     lock.write_bytes(b"\xff\xfe process")
-    assert standing(study, run).state == "partial"
+    assert status_of(study, run).state == "partial"
 
 
 def test_a_damaged_head_of_a_state_does_not_count(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_damaged_head_of_a_state_does_not_count(tmp_path: Path) -> None:
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         os.utime(path, (NOW - 9000, NOW - 9000))
-        told.add(standing(study, run).state)
+        told.add(status_of(study, run).state)
     assert told == {"partial", "missing"}
 
 

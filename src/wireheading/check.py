@@ -76,8 +76,8 @@ def check_text(findings: Sequence[Finding]) -> str:
     ]
     counts = Counter[str](finding.state for finding in findings if finding.path.suffix == ".json")
     kinds = ("valid", "other code", "stale", "corrupt")
-    told = ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
-    return "\n".join([*lines, f"{counts.total()} records: {told}"])
+    summary = ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
+    return "\n".join([*lines, f"{counts.total()} records: {summary}"])
 
 
 def _check(study: Study, path: Path, inputs: dict[Run, dict[str, str]]) -> list[Finding]:
@@ -88,10 +88,10 @@ def _check(study: Study, path: Path, inputs: dict[Run, dict[str, str]]) -> list[
     try:
         record = read_record(path, study.digest(run) if run else "")
     except RecordError as error:
-        told = str(error).removeprefix(f"{printable(str(path))}: ")
+        remark = str(error).removeprefix(f"{printable(str(path))}: ")
         if error.state == "stale":
-            told = "made with other settings" if run else "of no run of this config"
-        return [Finding(path, "stale" if error.state == "stale" else "corrupt", told)]
+            remark = "made with other settings" if run else "of no run of this config"
+        return [Finding(path, "stale" if error.state == "stale" else "corrupt", remark)]
     assert run is not None, "only a run has a digest"
     if "imported" in record:
         return [Finding(path, "valid", f"imported from {record['imported']['source']}")]

@@ -32,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         study = load_study(read_config(options.configfile))
         if options.command == "status":
-            standings = survey(study, time.time())
-            print(as_json(study, standings) if options.json else as_table(study, standings))
-            if all(standing.state in ("missing", "stale") for standing in standings):
+            statuses = survey(study, time.time())
+            print(as_json(study, statuses) if options.json else as_table(study, statuses))
+            if all(status.state in ("missing", "stale") for status in statuses):
                 _name_other_studies(study, options.configfile)
         elif options.command == "check":
             findings = check_records(study)

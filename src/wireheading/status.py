@@ -1,7 +1,7 @@
 """How far a study is: what became of each run, and what is left to do.
 
-Nothing is asked of Snakemake or of a scheduler; all is read from the results folder, so it can be asked at any time and
-on any machine that sees the folder.
+Everything is read from the results folder, nothing from Snakemake or a scheduler, so it works at any time and on any
+machine that sees the folder.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ from wireheading.study.paths import checkpoint_folder, imported_path
 State = Literal["done", "running", "partial", "missing", "stale", "corrupt", "diverged", "imported"]
 
 STATES: tuple[State, ...] = ("done", "imported", "diverged", "running", "partial", "missing", "stale", "corrupt")
-"""All states of a run; the first three are ends, and the others are still to be done."""
+"""All states of a run. Those in the first three have ended; the others are still to be done."""
 
 ENDED = STATES[:3]
 
 ALIVE_SECONDS, ALIVE_INTERVALS = 300.0, 3
-"""A job on another machine counts as alive while its latest checkpoint is younger than either: this many seconds, or
-this many times the time between its last two. Nothing else of it is seen from here, so a killed one looks alive as
-long."""
+"""A job on another machine counts as alive while its latest checkpoint is younger than this many seconds, or than this
+many times the interval between its last two. Until then a killed job looks alive."""
 
 _HOLDER = re.compile(r"process ([1-9]\d*) on ([^\s,]+)", re.ASCII)
 _STATE = re.compile(r"state-(\d{1,9})\.safetensors", re.ASCII)
@@ -54,16 +53,16 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where a run stands.
+class RunStatus:
+    """What became of a run, and what is left of it.
 
     Attributes:
         run: Which run it is.
         state: What became of it.
         rounds_done: Rounds in its record, its checkpoint or its imported history.
-        rounds_left: Rounds that are still to be done: an imported history cannot be gone on from.
+        rounds_left: Rounds that are still to be done: an imported history cannot be resumed.
         rate: Rounds per second between its last two checkpoints, while it is running; None where there is only one.
-        pace: What its record tells of the time that it took, if anything.
+        pace: How long it took, if its record says so.
     """
 
     run: Run
@@ -74,42 +73,42 @@ class Standing:
     pace: Pace | None = None
 
 
-def survey(study: Study, now: float) -> list[Standing]:
-    """Where every run of a study stands, in the config's order.
+def survey(study: Study, now: float) -> list[RunStatus]:
+    """The status of every run of a study, in the order of the configuration.
 
     Args:
         study: The study.
         now: The time, in seconds since the epoch.
     """
     valid = known_valid(Path(study.results))
-    return [_standing(study, run, now, valid) for run in study.runs()]
+    return [_status(study, run, now, valid) for run in study.runs()]
 
 
-def hours_left(study: Study, standings: Sequence[Standing]) -> dict[str, float | None]:
+def hours_left(study: Study, statuses: Sequence[RunStatus]) -> dict[str, float | None]:
     """GPU hours that are left, by model.
 
-    A job takes as long as its longest run, whatever its number of runs: empty slots are computed too. So a job's rounds
-    left are counted once, and take the median time that a round took in finished jobs of the same model: of those whose
-    number of slots is nearest. Loading the model is not counted.
+    A job takes as long as its longest run, because empty slots are computed too. So its remaining rounds are counted
+    once. A round is taken to last the median of finished jobs of the same model with the nearest number of slots. Loading
+    the model is not counted.
 
     Args:
         study: The study.
-        standings: Where its runs stand.
+        statuses: Those of its runs.
 
     Returns:
-        The hours of each model with runs left; None where no finished run of the model tells how long they take.
+        The hours of each model with runs left; None where no run of the model is finished.
     """
-    jobs: dict[tuple[str, ...], list[Standing]] = {}
-    for standing in standings:
-        free = (str(part) for axis, part in zip(AXES, standing.run, strict=True) if axis not in study.engine.lockstep)
-        jobs.setdefault((standing.run.model, *free), []).append(standing)
+    jobs: dict[tuple[str, ...], list[RunStatus]] = {}
+    for status in statuses:
+        free = (str(part) for axis, part in zip(AXES, status.run, strict=True) if axis not in study.engine.lockstep)
+        jobs.setdefault((status.run.model, *free), []).append(status)
     paces: dict[str, list[Pace]] = {}
-    for standing in standings:
-        if standing.pace is not None:
-            paces.setdefault(standing.run.model, []).append(standing.pace)
+    for status in statuses:
+        if status.pace is not None:
+            paces.setdefault(status.run.model, []).append(status.pace)
     hours: dict[str, float | None] = {}
     for (model, *_), members in jobs.items():
-        left = max(standing.rounds_left for standing in members)
+        left = max(status.rounds_left for status in members)
         if left and model not in paces:
             hours[model] = None
         elif left:
@@ -119,23 +118,23 @@ def hours_left(study: Study, standings: Sequence[Standing]) -> dict[str, float |
     return hours
 
 
-def as_json(study: Study, standings: Sequence[Standing]) -> str:
-    """The standings as a JSON list with an object a run."""
+def as_json(study: Study, statuses: Sequence[RunStatus]) -> str:
+    """The statuses as a JSON list with an object for each run."""
     rows = [
         {
-            **standing.run._asdict(),
-            "state": standing.state,
-            "rounds_done": standing.rounds_done,
+            **status.run._asdict(),
+            "state": status.state,
+            "rounds_done": status.rounds_done,
             "rounds": study.rounds,
         }
-        for standing in standings
+        for status in statuses
     ]
     return json.dumps(rows, indent=2)
 
 
-def as_table(study: Study, standings: Sequence[Standing]) -> str:
-    """The standings as a table, seed and model by task and condition, and below it what is left."""
-    cells = {standing.run: _cell(standing) for standing in standings}
+def as_table(study: Study, statuses: Sequence[RunStatus]) -> str:
+    """The statuses as a table, seed and model by task and condition, followed by what is left."""
+    cells = {status.run: _cell(status) for status in statuses}
     columns = [(task, condition) for task in study.tasks for condition in study.conditions]
     lines = [
         ["", "", *(task if condition == study.conditions[0] else "" for task, condition in columns)],
@@ -148,23 +147,23 @@ def as_table(study: Study, standings: Sequence[Standing]) -> str:
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    counts = Counter(standing.state for standing in standings)
+    counts = Counter(status.state for status in statuses)
     summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    return "\n".join([*table, "", f"{len(standings)} runs: {summary}", _left(study, standings)])
+    return "\n".join([*table, "", f"{len(statuses)} runs: {summary}", _left(study, statuses)])
 
 
-def _cell(standing: Standing) -> str:
-    if standing.state == "running" and standing.rate is not None:
-        return f"running {standing.rounds_done}, {standing.rate:.2g}/s"
-    shown = standing.state in ("running", "partial", "diverged")
-    return f"{standing.state} {standing.rounds_done}" if shown else standing.state
+def _cell(status: RunStatus) -> str:
+    if status.state == "running" and status.rate is not None:
+        return f"running {status.rounds_done}, {status.rate:.2g}/s"
+    shown = status.state in ("running", "partial", "diverged")
+    return f"{status.state} {status.rounds_done}" if shown else status.state
 
 
-def _left(study: Study, standings: Sequence[Standing]) -> str:
-    runs = sum(standing.state not in ENDED for standing in standings)
+def _left(study: Study, statuses: Sequence[RunStatus]) -> str:
+    runs = sum(status.state not in ENDED for status in statuses)
     if not runs:
         return "nothing left to do"
-    hours = hours_left(study, standings)
+    hours = hours_left(study, statuses)
     parts = [
         f"{model} {'unknown, as none of its runs is finished' if time_ is None else f'about {time_:.2g}'}"
         for model, time_ in hours.items()
@@ -172,36 +171,36 @@ def _left(study: Study, standings: Sequence[Standing]) -> str:
     return f"{runs} runs left to do; GPU hours: {'; '.join(parts)}"
 
 
-def _standing(study: Study, run: Run, now: float, valid: set[str]) -> Standing:
+def _status(study: Study, run: Run, now: float, valid: set[str]) -> RunStatus:
     path, digest = study.record_path(run), study.digest(run)
     found = inspect_record(path, digest, valid)
     if found == "valid":
         record = json.loads(path.read_bytes())
         ends: dict[str, State] = {"complete": "done", "diverged": "diverged", "imported": "imported"}
-        return Standing(run, ends[record["status"]], record["rounds"], 0, pace=_pace(record))
+        return RunStatus(run, ends[record["status"]], record["rounds"], 0, pace=_pace(record))
     progress = _progress(checkpoint_folder(path), digest, now)
     left = max(0, study.rounds - progress.rounds)
     if progress.alive:
-        return Standing(run, "running", progress.rounds, left, progress.rate)
+        return RunStatus(run, "running", progress.rounds, left, progress.rate)
     if found != "missing":
-        return Standing(run, found, progress.rounds, left)
+        return RunStatus(run, found, progress.rounds, left)
     if progress.rounds:
-        return Standing(run, "partial", progress.rounds, left)
+        return RunStatus(run, "partial", progress.rounds, left)
     shorter = imported_path(path)
     if inspect_record(shorter, digest, valid) == "valid":
-        return Standing(run, "partial", json.loads(shorter.read_bytes())["rounds"], left)
-    return Standing(run, "missing", 0, left)
+        return RunStatus(run, "partial", json.loads(shorter.read_bytes())["rounds"], left)
+    return RunStatus(run, "missing", 0, left)
 
 
 def _pace(record: Mapping[str, Any]) -> Pace | None:
-    """What an imported record, or one made from its last checkpoint alone, cannot tell."""
+    """How fast a run was; None for an imported record and for one that was written from its last checkpoint alone."""
     rounds = record["timing"].get("rounds")
     return Pace(record["provenance"]["slots"], record["timing"]["seconds"] / rounds) if rounds else None
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a checkpoint tells of an unfinished run: see `Standing`."""
+    """What a checkpoint says of an unfinished run: see `RunStatus`."""
 
     rounds: int = 0
     rate: float | None = None

@@ -1,7 +1,7 @@
 """Records → tables: of rounds, of held-out items and of runs, and one that says what each run's record is worth.
 
-Only records that can be believed are in the first three; the fourth names all others and why. Records are read one
-after the other, so that memory does not grow with their number.
+Only valid records are in the first three; the fourth names all others and why. Records are read one after the other, so
+that memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -87,19 +87,20 @@ PROVENANCE = (
 )  # fmt: skip
 
 CENSUS = (*KEYS, "state", "rounds", "problem", "cell_problem", *(f"timed_{name}" for name in TIMING), *PROVENANCE)
-"""Columns of the table of records, which has a row for every run of the study. `state` is the status of a record that
-is believed, else `missing` or `unusable`; `problem` says why, or what diverged."""
+"""Columns of the table of records, which has a row for every run of the study. `state` is the status of a valid record,
+else `missing` or `unusable`; `problem` says why, or what diverged. `cell_problem` says of every run of a model and task
+why their records must not be compared, if so."""
 
 
 def write_tables(study: Study, tables: Tables, report: Callable[[str], None]) -> None:
     """Writes all tables.
 
-    The tables of rounds and of held-out items have one row group a run, so that they too can be read run by run.
+    The tables of rounds and of held-out items have one row group per run, so that they too can be read run by run.
 
     Args:
         study: The study, whose runs' records are read.
         tables: Where the tables go.
-        report: Is told of every record that is not believed and so is only in the table of records.
+        report: Progress callback: every record that is invalid and so is only in the table of records.
     """
     runs: list[dict[str, Any]] = []
     census: list[dict[str, Any]] = []

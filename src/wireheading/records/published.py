@@ -1,9 +1,9 @@
-"""Results of the published study's code: taken in as records that say so, and written in its shape.
+"""Results of the published study's code, imported as records and exported in its shape.
 
-That code kept reward, accuracy, grade and loss of each round, by its own definitions, and no texts. So an imported
-record fills the `original_…` fields alone; all others are null, and it enters no average but those of that name. A
-history that is shorter than its run lies beside the record's place, `<condition>.imported.json`: nothing of it is lost,
-and the run is still to be done.
+That code kept the reward, accuracy, grade and loss of each round, by its own definitions, and no texts. So an imported
+record fills the `original_…` fields alone: all others are null, and it is excluded from every other average. A history
+that is shorter than its run is kept beside the record's place as `<condition>.imported.json`; the run is still to be
+done.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Report = Callable[[str], None]
 
 
 def import_results(study: Study, path: Path, overwrite: bool, report: Report) -> None:
-    """Takes in a file of results, whole or not at all.
+    """Imports a file of results, whole or not at all.
 
     Args:
         study: The study, in whose results folder the records are written.
         path: `all_results.json`, `checkpoint_seed….json`, or an export of the tracking service.
         overwrite: Whether records that exist are replaced.
-        report: Is told what became of each run that was not simply imported, and of the numbers of runs.
+        report: Progress callback: what became of each run that was not imported as it is, and the counts.
 
     Raises:
         ResultsFileError: The file is of another shape, or holds what the study does not know. Nothing is written.
@@ -77,7 +77,7 @@ def export_results(study: Study, path: Path, overwrite: bool, report: Report) ->
         study: The study.
         path: The file to write.
         overwrite: Whether it is replaced where it exists.
-        report: Is told of every record that is not believed, and of the number of runs.
+        report: Progress callback: every invalid record, and the number of runs.
 
     Raises:
         ResultsFileError: The file exists, or there is nothing to write.
@@ -108,7 +108,7 @@ def _exported_name(study: Study, name: str) -> str:
 
 
 def _record(study: Study, run: Run, episode: Episode, status: str, imported: Mapping[str, str]) -> dict[str, Any]:
-    """The record of an imported run: what the published code did not measure, or measured otherwise, is null."""
+    """The record of an imported run: what the published code did not measure, or defined differently, is null."""
     histories = episode.model_dump()
     condition = CONDITIONS[run.condition]
     unknown: list[None] = [None] * episode.rounds

@@ -1,4 +1,4 @@
-"""The record of a run: one JSON file that says what it is, proves that it is whole, and is never half-written.
+"""The record of a run: one JSON file that says what it is, shows whether it is whole, and is never half-written.
 
 A record has one top-level key a line. `digest` comes first, so that a file's head tells which settings made it.
 `provenance` comes last, and its last entry is the SHA-256 of every byte before that entry's value: a truncated or
@@ -187,7 +187,7 @@ def make_record(
         evaluations: Rows of the held-out evaluations by the number of rounds before them.
         transcripts: SHA-256 of the files with the transcripts, by their names.
         timing: How long it took; differs from one execution to the next.
-        provenance: What it ran on; likewise.
+        provenance: What it ran on; differs likewise.
     """
     arrays: dict[str, list[Any]] = {name: [row[field] for row in rows] for name, field in ROUND_ARRAYS.items()}
     return {

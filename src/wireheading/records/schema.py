@@ -97,7 +97,7 @@ class RecordedTiming(Part):
     """How long it took; differs from one execution to the next."""
 
     first_round: Count
-    """The round at which the job took the run up."""
+    """The round from which the job started or resumed the run."""
     rounds: Count
     """Rounds that the job did of it."""
     seconds: Size

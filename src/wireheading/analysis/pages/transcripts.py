@@ -56,7 +56,7 @@ def write_transcript_page(study: Study, path: Path, report: Callable[[str], None
     Args:
         study: The study, whose runs' transcripts are shown.
         path: The page's file.
-        report: Is told of every run that is left out because its record or its transcript cannot be believed.
+        report: Progress callback: every run that is left out because its record or its transcript is invalid.
 
     Raises:
         InputError: The study is so large that even a page without its texts would be too large.
