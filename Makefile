@@ -6,13 +6,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --profile profiles/demo
 
-.PHONY: demo test
+.PHONY: demo check test
 
 demo: .venv/installed
 	@started=$$(date +%s) && $(SNAKEMAKE) && $(SNAKEMAKE) --report reports/report.html && \
 	awk 'FNR == 2 { printf "%s: %.0f s, peak memory %.0f MB\n", FILENAME, $$1, $$3 }' \
 		logs/train_model/tiny-*.benchmark.tsv logs/rl_run/tiny.benchmark.tsv && \
 	echo "whole demo: $$(($$(date +%s) - started)) s" && echo "the report is at reports/report.html"
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q -m "not slow"
 
 test: .venv/installed
 	$(BIN)/ruff check .

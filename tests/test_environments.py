@@ -122,6 +122,7 @@ def test_conda_environments_have_the_same_versions(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", environment_files(), ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_an_environment_holds_all_that_its_scripts_import(path: Path) -> None:
     scripts = scripts_of(path)
     assert scripts

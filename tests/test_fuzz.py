@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from fuzz import Fuzz, attempt
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Fuzz:

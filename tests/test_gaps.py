@@ -18,6 +18,8 @@ from test_original import CONDITIONS, LLAMA, MISTRAL, ROUNDS, TASKS, episode, or
 
 from wireheading.study.config import Run, load_study
 
+pytestmark = pytest.mark.slow
+
 ONLY_123 = re.search(r"^snakemake .*'seeds=\[123\]'", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 

@@ -14,11 +14,14 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
 from test_lockstep import make_study, make_toy, run_all, same
 
 from wireheading.engine.experiment import EndRound
 from wireheading.engine.job import Job, Live, run_job
 from wireheading.study.config import Run, Study
+
+pytestmark = pytest.mark.slow
 
 EVERY = 5
 """Rounds between two checkpoints."""

@@ -61,6 +61,7 @@ def ended(jobs: list[Job]) -> Iterator[None]:
             job.process.communicate()
 
 
+@pytest.mark.slow
 def test_two_jobs_never_hold_one_device_over_fifty_acquisitions_with_kills_between(tmp_path: Path) -> None:
     """Two jobs hold two devices and a third waits; whichever ends, the third gets its device, and not before."""
     chance = random.Random(0)

@@ -172,6 +172,7 @@ def test_redoing_some_runs_gives_the_same_bytes(undisturbed: Study, toy: Path, t
     assert len(list(tmp_path.rglob("*.json"))) == len(kept)
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_to_the_same_bytes(
     undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +193,7 @@ def test_a_killed_job_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.slow
 def test_a_signal_stops_a_job_after_its_round_and_loses_nothing(
     undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
@@ -232,6 +234,7 @@ def test_a_second_job_of_the_same_runs_is_refused(toy: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("room", [300, 3_000])
+@pytest.mark.slow
 def test_a_full_disk_stops_a_job_in_a_line_and_loses_no_more_than_an_interval(
     undisturbed: Study, toy: Path, tmp_path: Path, room: int
 ) -> None:
@@ -272,6 +275,7 @@ def killer(after: int) -> Callable[..., None]:
     return progress
 
 
+@pytest.mark.slow
 def test_runs_at_different_rounds_advance_together(
     undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +303,7 @@ def test_a_finished_run_is_not_run_again_before_its_record_is_believed(
     assert read_record(study.record_path(run), study.digest(run))["timing"]["rounds"] == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_an_outcome_and_its_neighbours_go_on(
     undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +341,7 @@ def test_a_run_that_diverges_is_an_outcome_and_its_neighbours_go_on(
         {"engine": {"batch": "all", "threads": 1, "evaluation_batch": 2}},
     ],
 )
+@pytest.mark.slow
 def test_other_ways_to_ask_and_to_batch_keep_the_contract(toy: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     if "grading_context" in changes:
         tasks = make_study(tmp_path).model_dump()["tasks"]
@@ -355,6 +361,7 @@ def test_other_ways_to_ask_and_to_batch_keep_the_contract(toy: Path, tmp_path: P
             assert all({*seen["parse_status"]} == {"readable"} for seen in record["evaluations"])
 
 
+@pytest.mark.slow
 def test_an_update_that_runs_out_of_memory_is_made_again_in_half_the_chunk(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,6 +412,7 @@ def test_the_published_measures_and_order_can_be_had(toy: Path, tmp_path: Path) 
         assert record["baselines"][0] == 0.0
 
 
+@pytest.mark.slow
 def test_a_signal_in_a_held_out_evaluation_stops_it_between_two_batches(
     undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ from wireheading.engine.memory import GB, Estimate, Tracer, check_memory, estima
 from wireheading.errors import InputError
 from wireheading.study.config import Run, Study, load_study
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

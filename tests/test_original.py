@@ -426,6 +426,7 @@ def test_an_export_of_nothing_is_refused_and_writes_nothing(tmp_path: Path) -> N
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_tables_and_figures_take_imported_records_and_average_them_nowhere(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     take(study, put(tmp_path, {"seed_42": results_of_seed(42)}))

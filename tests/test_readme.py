@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from families import save_family
 
@@ -42,6 +43,7 @@ def test_the_new_task_tells_right_from_wrong() -> None:
         assert task["evaluate"](item, task["wrong_answer"](item, items)) == 0.0
 
 
+@pytest.mark.slow
 def test_a_task_is_a_file_and_a_line(tmp_path: Path) -> None:
     """The workflow, with the README's task and the README's model from a folder, from data to a record."""
     for name in ("workflow", "profiles", "config", "envs"):

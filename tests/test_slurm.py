@@ -21,7 +21,7 @@ from test_workflow import ROOT, Workplace, science
 from wireheading.records.record import read_record
 from wireheading.study.config import Study
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=f"no Slurm: {missing()}")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=f"no Slurm: {missing()}")]
 
 ENGINE = {"lockstep": ["task", "condition"], "threads": 1, "checkpoint_every": 10}
 CHANGES = {"seeds": [42, 123, 456], "rounds": 100, "engine": ENGINE}

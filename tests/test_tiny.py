@@ -21,6 +21,8 @@ from wireheading.pretraining.training import train_model
 from wireheading.study.config import Study, load_study
 from wireheading.tasks import TASKS
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"corpus_items": 60, "batch_tokens": 256, "skill_steps": 3, "noise_steps": 2, "calibration_steps": 2}
 
 

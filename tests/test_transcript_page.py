@@ -40,6 +40,8 @@ from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study, load_study
 from wireheading.study.paths import transcript_path
 
+pytestmark = pytest.mark.slow
+
 ASSETS = Path(transcript_page.__file__).parent / "page"
 
 HOSTILE = [

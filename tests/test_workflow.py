@@ -24,6 +24,8 @@ from wireheading.engine.leases import leased
 from wireheading.records.record import read_record
 from wireheading.study.config import Run, Study, load_study
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 CONFIG = changed(
