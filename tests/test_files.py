@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+from test_checkpoints import file_size_limit
 
 from wireheading.files import replacing
 
@@ -54,3 +58,15 @@ def test_what_another_machine_left_is_removed_after_a_day(tmp_path: Path) -> Non
     with replacing(path) as temporary:
         temporary.write_text("whole")
     assert sorted(tmp_path.iterdir()) == sorted([path, new, other])
+
+
+def test_a_log_that_cannot_be_written_ends_no_job(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    module = runpy.run_path(str(Path(__file__).parents[1] / "workflow" / "scripts" / "reporting.py"))
+    log = tmp_path / "log"
+    with file_size_limit(8), module["reporting"](str(log)) as report:
+        for line in ("one", "two, which is longer", "three"):
+            report(line)
+    told = capsys.readouterr().err.splitlines()
+    assert [line for line in told if "cannot be written" not in line] == ["one", "two, which is longer", "three"]
+    assert len(told) == 4
+    assert log.read_text().startswith("one\n")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,7 +125,7 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool.write_text('#!/bin/sh\ncase $1 in *index) printf "0\\n1\\n";; *) printf "81920\\n81920\\n";; esac\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(leases, "SHARED_PLACE", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
@@ -165,3 +165,71 @@ def test_without_a_device_nothing_is_leased(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with own_device(load_study(changed()), "tiny", pytest.fail):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize("trap", ["link", "dangling", "file", "pipe", "open"])
+def test_a_folder_of_claims_that_is_not_the_users_alone_is_refused_and_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
+) -> None:
+    monkeypatch.setattr(leases, "SHARED_PLACE", tmp_path)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    victim, folder = tmp_path / "home", tmp_path / f"wireheading-claims-{os.getuid()}"
+    (victim / "0").mkdir(parents=True)
+    (victim / "0" / "1000.ab").write_text("mine")
+    if trap == "link":
+        folder.symlink_to(victim)
+    elif trap == "dangling":
+        folder.symlink_to(tmp_path / "nowhere")
+    elif trap == "file":
+        folder.touch()
+    elif trap == "pipe":
+        os.mkfifo(folder)
+    else:
+        folder.mkdir(mode=0o777)
+        folder.chmod(0o777)
+    with pytest.raises(InputError, match="no folder of yours alone"), leased(["0"], pytest.fail):
+        pass
+    assert (victim / "0" / "1000.ab").read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_of_claims_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "SHARED_PLACE", tmp_path)
+    uid = os.getuid()
+    (tmp_path / f"wireheading-claims-{uid + 1}").mkdir(mode=0o700)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    with pytest.raises(InputError, match="no folder of yours alone"), leased(["0"], pytest.fail):
+        pass
+
+
+def test_the_place_of_claims_does_not_depend_on_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = f"test-{os.getpid()}"
+    with leased([device], pytest.fail):
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        job = subprocess.Popen(
+            [sys.executable, "-c", HOLDER.replace("Path(sys.argv[1])", "None"), "", device, "1000"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert job.stdout is not None
+        assert job.stdout.readline() == f"all devices are in use ({device}); waiting for one\n"
+    assert job.communicate("\n", timeout=30)[0] == "0\n"
+
+
+def test_a_lock_that_is_held_is_waited_for_and_named(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    told: list[str] = []
+    with (tmp_path / "a" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def report(line: str) -> None:
+            told.append(line)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+        with leased(["a"], report, folder=tmp_path, poll_seconds=0.01) as index:
+            assert index == 0
+    assert told == [f"waiting for {tmp_path}/a/lock, which another process holds"]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from families import save_family
+from safetensors.torch import load_file, save_file
+from test_lockstep import make_study, make_toy, run_all
+from toys import save_toy
 
 from wireheading.errors import InputError
 from wireheading.policy.model import load_model
@@ -81,3 +86,54 @@ def test_a_models_own_code_never_runs(name: str, tmp_path: Path, monkeypatch: py
         assert "contains custom code" in str(refusal)  # noqa: PT017 - not every file has it refused
     assert not asked
     assert not ran.exists()
+
+
+def altered(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
+    save_toy(folder)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+    return folder
+
+
+Q = "model.layers.1.self_attn.q_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda tensors: tensors.pop(Q), f"lack {Q}"),
+        (lambda tensors: tensors.update({Q: tensors[Q][:-8].clone()}), f"have other shapes for {Q}"),
+        (lambda tensors: tensors.update({"model.extra.weight": torch.zeros(3)}), r"also have model\.extra\.weight"),
+    ],
+    ids=["missing", "mismatched", "unexpected"],
+)
+def test_weights_that_do_not_fit_the_config_stop_the_job_in_a_line(
+    tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], None], problem: str
+) -> None:
+    folder = altered(tmp_path / "model", change)
+    with pytest.raises(InputError, match=problem) as caught:
+        load_model(folder, "float32", torch.device("cpu"))
+    assert str(caught.value).startswith(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_changed_while_they_are_loaded_stop_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is done to their size and time of modification."""
+    make_toy(tmp_path)
+    weights = tmp_path / "model" / "model.safetensors"
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        loaded = load_model(*arguments, **options)
+        status = weights.stat()
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+        os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+        return loaded
+
+    monkeypatch.setattr("wireheading.engine.job.load_model", meanwhile)
+    study = make_study(tmp_path / "results")
+    with pytest.raises(InputError, match="was changed while it was loaded"):
+        run_all(study, tmp_path, study.runs()[:1])

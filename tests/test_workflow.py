@@ -465,11 +465,11 @@ def test_an_invocation_that_finds_runs_held_says_so_and_ends(shared: Shared) -> 
     while not [*Path(shared.study.results).glob("**/state-*")]:
         assert first.poll() is None
         time.sleep(0.01)
-    os.kill(first.pid, signal.SIGSTOP)
+    os.killpg(first.pid, signal.SIGSTOP)
     told = shared.second.snakemake(succeeds=False)
     assert "this run is being done by process" in told
     assert "Building DAG" not in told
-    os.kill(first.pid, signal.SIGCONT)
+    os.killpg(first.pid, signal.SIGCONT)
     told, _ = first.communicate()
     assert first.returncode == 0, told
 

@@ -14,7 +14,7 @@ from wireheading.records.cells import differing_inputs
 from wireheading.records.record import RecordError, inspect_record, read_record
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study, load_study
-from wireheading.study.paths import find_records, names_in
+from wireheading.study.paths import adapter_folder, find_records, names_in
 from wireheading.study.reading import read_config
 
 State = Literal["valid", "other code", "stale", "corrupt", "mixed"]
@@ -97,14 +97,16 @@ def _check(study: Study, path: Path, inputs: dict[Run, dict[str, str]]) -> list[
         return [Finding(path, "valid", f"imported from {record['imported']['source']}")]
     inputs[run] = record["inputs"]
     missing, edited = [], []
-    for file, sha256 in record["transcripts"].items():
-        transcript = path.with_name(file)
+    adapter = adapter_folder(path).name
+    kept = {f"{adapter}/{file}": sha256 for file, sha256 in record.get("adapter", {}).items()}
+    for file, sha256 in {**record["transcripts"], **kept}.items():
+        transcript = path.parent / file
         if not transcript.exists():
             missing.append(file)
         elif sha256_of(transcript) != sha256:
             edited.append(
                 Finding(transcript, "corrupt", f"is not the one of its run; remove {path.name} to run it again")
             )
-    remark = f"without its transcript {', '.join(missing)}" if missing else ""
+    remark = f"without {', '.join(missing)}" if missing else ""
     made = record["provenance"]["code"]
     return [Finding(path, "valid" if made == code_digest() else "other code", remark), *edited]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wireheading.errors import InputError
@@ -14,16 +14,26 @@ from wireheading.errors import InputError
 def reporting(log: str) -> Iterator[Callable[[str], None]]:
     """Yields a function that writes a line to standard error and to a log file.
 
-    An error that the user can fix is reported in its one line, without a traceback.
+    An error that the user can fix is reported in its one line, without a traceback. A log that cannot be written, on a
+    full disk for example, does not end the job.
     """
-    with Path(log).open("w", encoding="utf-8") as file:
+    path, writable = Path(log), True
+    with suppress(OSError):
+        path.unlink()  # the log of an earlier attempt at this job
 
-        def report(line: str) -> None:
-            for stream in (sys.stderr, file):
-                print(line, file=stream, flush=True)
-
+    def report(line: str) -> None:
+        nonlocal writable
+        print(line, file=sys.stderr, flush=True)
         try:
-            yield report
-        except InputError as error:
-            report(str(error))
-            raise SystemExit(1) from None
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            if writable:
+                print(f"{log}: cannot be written: {error}; the job goes on", file=sys.stderr, flush=True)
+            writable = False
+
+    try:
+        yield report
+    except InputError as error:
+        report(str(error))
+        raise SystemExit(1) from None

@@ -8,7 +8,7 @@ So what a run is answered never depends on which other runs are there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,7 @@ from wireheading.engine.stopping import Stop, Stopped, listening
 from wireheading.errors import InputError
 from wireheading.files import remove_leftovers, sha256_of
 from wireheading.inputs.items import read_items
-from wireheading.inputs.models import commit_of, model_digests, verified_digests
+from wireheading.inputs.models import commit_of, file_states, model_digests, verified_digests
 from wireheading.policy.allowed import FREE
 from wireheading.policy.device import device_name, prepare_device
 from wireheading.policy.model import load_model
@@ -51,7 +51,7 @@ from wireheading.records.record import inspect_record, make_record, write_record
 from wireheading.records.transcripts import write_heldout, write_transcript
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
-from wireheading.study.paths import checkpoint_folder, heldout_path, transcript_path
+from wireheading.study.paths import adapter_folder, checkpoint_folder, heldout_path, transcript_path
 from wireheading.tasks import Item
 
 Report = Callable[[str], None]
@@ -175,6 +175,7 @@ def _advance(
     device = prepare_device(study.engine.threads)
     name = axes[0].model
     plain = study.prompting == "completion"
+    before = file_states(model_folder)
     model, chat = load_model(model_folder, study.models[name].precision, device, plain=plain)
     policy = Policy(
         model,
@@ -192,6 +193,8 @@ def _advance(
     for task in tasks:
         check_limits(study, task, policy.chat, [*items[task].train, *items[task].heldout])
     weights = model_digests(model_folder)
+    if file_states(model_folder) != before:
+        raise InputError(f"{model_folder}: was changed while it was loaded; run again once nothing writes there")
     inputs = {task: {**weights, **items[task].digests} for task in tasks}
     live = [_take_up(study, run, axes.index(run), policy, items[run.task], inputs[run.task], report) for run in missing]
     progress = Progress(study, missing, report)
@@ -476,15 +479,20 @@ class Job:
         evaluations = {0: self.base[run.run.task], **run.evaluations}
         write_transcript(transcript_path(path), run.rows)
         write_heldout(heldout_path(path), evaluations)
+        inputs = self.inputs[run.run.task]
+        adapter: list[Path] = []
+        if self.study.engine.keep_adapters:
+            source, commit = self.study.models[run.run.model].source, inputs.get("model_commit")
+            adapter = self.policy.adapters.save_peft(run.slot, adapter_folder(path), source, commit)
         record = make_record(
             self.study,
             run.run,
-            self.inputs[run.run.task],
+            inputs,
             run.outcome.status,
             run.outcome.problem,
             run.rows,
             evaluations,
-            {file.name: sha256_of(file) for file in (transcript_path(path), heldout_path(path))},
+            _digests((transcript_path(path), heldout_path(path))),
             timing={
                 "first_round": run.first,
                 "rounds": len(run.rows) - run.first,
@@ -499,6 +507,7 @@ class Job:
                 threads=torch.get_num_threads(),
                 device=device_name(self.policy.model.device),
             ),
+            adapter=_digests(adapter),
         )
         write_record(path, record)
 
@@ -512,6 +521,10 @@ class Job:
 def _done(live: Sequence[Live]) -> int:
     """Rounds that this job has done, of all runs together."""
     return sum(len(run.rows) - run.first for run in live)
+
+
+def _digests(files: Iterable[Path]) -> dict[str, str]:
+    return {file.name: sha256_of(file) for file in files}
 
 
 def groups_of(study: Study, axes: Sequence[Run]) -> list[tuple[range, Shape]]:

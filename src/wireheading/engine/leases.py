@@ -5,7 +5,8 @@ as long as it lives: however a process ends, the kernel takes its lock, and with
 where all of them claim no more than a part of it.
 
 Each device has a folder with a file `<thousandths>.<random name>` for every claim, and a file `lock` that whoever
-reads or changes the claims holds for a moment.
+reads or changes the claims holds for a moment. They lie in a folder of this user's alone, in a place that is the same
+for all of the user's jobs on a machine, whatever their environment says.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import math
 import os
 import re
 import secrets
+import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 WHOLE = 1000
 """A whole device, in the unit of claims."""
+
+SHARED_PLACE = Path("/tmp")
+"""Where the folder of claims lies: not where TMPDIR points to, which may differ from job to job."""
 
 POLL_SECONDS = 1.0
 """Time between two looks for a device that has come free."""
@@ -66,7 +70,8 @@ def own_device(study: Study, model: str, report: Callable[[str], None]) -> Itera
         report: Is told which device it is, and of waiting.
 
     Raises:
-        InputError: The devices are to be shared, but what the model takes is not known.
+        InputError: The devices are to be shared, but what the model takes is not known; or the folder of claims is not
+            this user's alone.
     """
     devices = visible_devices()
     if not devices:
@@ -110,12 +115,20 @@ def leased(
     if folder is None:
         # Slurm numbers the devices of each of its jobs from 0: the same name may mean another device in another job.
         job = os.environ.get("SLURM_JOB_ID", "")
-        folder = Path(tempfile.gettempdir(), f"wireheading-leases-{os.getuid()}{job and f'-{job}'}")
-    waited = False
-    while (claim := _claim_any(folder, devices, part)) is None:
-        if not waited:
-            report(f"all devices are in use ({', '.join(devices)}); waiting for one")
-            waited = True
+        folder = SHARED_PLACE / f"wireheading-claims-{os.getuid()}{job and f'-{job}'}"
+    _make_private(folder)
+    told = None
+    while True:
+        try:
+            claim = _claim_any(folder, devices, part)
+            waiting = f"all devices are in use ({', '.join(devices)}); waiting for one"
+        except _LockedError as locked:
+            claim, waiting = None, f"waiting for {locked}, which another process holds"
+        if claim is not None:
+            break
+        if waiting != told:
+            report(waiting)
+            told = waiting
         time.sleep(poll_seconds)
     index, path, file = claim
     with file:
@@ -123,6 +136,25 @@ def leased(
             yield index
         finally:
             path.unlink(missing_ok=True)
+
+
+class _LockedError(Exception):
+    """A lock that another process holds just now: for a moment, unless it was stopped."""
+
+
+def _make_private(folder: Path) -> None:
+    """Makes a folder that only this user can change, or checks that it is one.
+
+    Raises:
+        InputError: Something else has its name. Nothing was changed.
+    """
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise InputError(
+            f"{folder}: is no folder of yours alone (mode 0700), so its claims on devices cannot be trusted; remove it"
+        )
 
 
 def _vram_gb(study: Study, model: str) -> float:
@@ -183,9 +215,18 @@ def _used(device: Path) -> int:
 
 @contextmanager
 def _locked(device: Path) -> Iterator[None]:
-    device.mkdir(parents=True, exist_ok=True)
-    with (device / "lock").open("a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    device.mkdir(exist_ok=True)
+    path = device / "lock"
+    with path.open("a", encoding="utf-8") as file:
+        for _ in range(50):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.01)
+            else:
+                break
+        else:
+            raise _LockedError(path)
         yield
 
 

@@ -161,6 +161,12 @@ def verified_digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
     return digests
 
 
+def file_states(folder: Path) -> dict[str, tuple[int, ...]]:
+    """What changes with any change of a folder's files; unlike modification times, these times cannot be set."""
+    stats = {path.name: path.stat() for path in folder.iterdir()}
+    return {name: (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats.items()}
+
+
 def model_digests(folder: Path) -> dict[str, str]:
     """What identifies the model in a folder: the SHA-256 of every file that runs read, and its commit on the hub.
 

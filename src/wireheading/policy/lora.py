@@ -8,6 +8,7 @@ are a few operations on whole slots, and nothing is ever reduced across them.
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wireheading.errors import InputError
+from wireheading.files import replacing
 from wireheading.policy.joint import JointLinear
 from wireheading.study.randomness import uniforms
 from wireheading.study.sections import LoraConfig
@@ -271,8 +273,21 @@ class Adapters:
         for group, own in zip(self.groups, self._parts(values), strict=True):
             group.publish(own, part)
 
-    def save_peft(self, slot: int, folder: Path, base: str) -> None:
-        """Writes a slot's adapter so that `PeftModel.from_pretrained` loads it."""
+    def save_peft(self, slot: int, folder: Path, base: str, revision: str | None = None) -> list[Path]:
+        """Writes a slot's adapter so that `PeftModel.from_pretrained` loads it.
+
+        Args:
+            slot: The slot.
+            folder: Where the files go.
+            base: Hub id or folder of the base model.
+            revision: Its commit on the hub.
+
+        Returns:
+            The files.
+
+        Raises:
+            WriteError: The disk is full, or the folder may not be written to.
+        """
         from peft import LoraConfig as PeftLoraConfig  # here, because importing it takes seconds
 
         config = PeftLoraConfig(
@@ -282,15 +297,20 @@ class Adapters:
             lora_dropout=0.0,
             task_type="CAUSAL_LM",
             base_model_name_or_path=base,
+            revision=revision,
             inference_mode=True,
         )
         tensors = {
             f"base_model.model.{name}.lora_{factor.upper()}.weight": view[slot].detach().cpu().contiguous()
             for (name, factor), view in self._views(self.values).items()
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        config.save_pretrained(str(folder))
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        files = [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
+        with replacing(files[0]) as temporary, tempfile.TemporaryDirectory() as scratch:
+            config.save_pretrained(scratch)
+            temporary.write_bytes(Path(scratch, files[0].name).read_bytes())
+        with replacing(files[1]) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        return files
 
     def _matrices(self, whole: Tensor) -> list[list[Tensor]]:
         """For each group of layers the views `[slots, out, in]` of its matrices: the joint A, then each layer's B."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,7 +57,7 @@ def load_model(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
-    model = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         config=config,
         dtype=torch.float32 if precision == "float32" else torch.bfloat16,
@@ -64,7 +66,13 @@ def load_model(
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
+        # Not ignored: they are named below, in one line.
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
     )
+    model: PreTrainedModel
+    model, loading = loaded
+    _check_weights(folder, loading)
     for module in model.modules():
         # On a CPU with 16-bit products, bitsandbytes repacks weights in the first pass without gradients, and
         # gradients do not pass through repacked weights: updates would silently be wrong.
@@ -128,6 +136,25 @@ def _generation(folder: Path, config: PretrainedConfig) -> GenerationConfig:
         return GenerationConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, TypeError, ValueError) as error:
         raise InputError(f"{folder}/generation_config.json: {first_line(error)}; fetch it again") from None
+
+
+def _check_weights(folder: Path, loading: Mapping[str, Collection[Any]]) -> None:
+    """Checks that a model's weights were all in its files, and nothing else.
+
+    Raises:
+        InputError: A tensor was missing, and is random now, or was unexpected, or had another shape.
+    """
+    for kind, problem in (
+        ("missing_keys", "lack"),
+        ("mismatched_keys", "have other shapes for"),
+        ("unexpected_keys", "also have"),
+    ):
+        if tensors := sorted(key if isinstance(key, str) else key[0] for key in loading[kind]):
+            named = ", ".join(tensors[:3]) + (f" and {len(tensors) - 3} more" if len(tensors) > 3 else "")
+            raise InputError(
+                f"{folder}: its weights do not fit config.json: its safetensors {problem} {named}; fetch it again, or "
+                "give a model whose files are whole"
+            )
 
 
 def _check_nf4(folder: Path, device: torch.device) -> None:

@@ -174,6 +174,7 @@ def make_record(
     transcripts: Mapping[str, str],
     timing: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    adapter: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Builds the record of a run that has ended.
 
@@ -188,6 +189,7 @@ def make_record(
         transcripts: SHA-256 of the files with the transcripts, by their names.
         timing: How long it took; differs from one execution to the next.
         provenance: What it ran on; differs likewise.
+        adapter: SHA-256 of the files of the adapter, if it was kept.
     """
     arrays: dict[str, list[Any]] = {name: [row[field] for row in rows] for name, field in ROUND_ARRAYS.items()}
     return {
@@ -204,6 +206,7 @@ def make_record(
             for round_, rows_ in evaluations.items()
         ],
         "transcripts": dict(transcripts),
+        **({"adapter": dict(adapter)} if adapter else {}),
         "inputs": dict(inputs),
         "spec": study.spec(run),
         "timing": dict(timing),

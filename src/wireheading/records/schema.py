@@ -205,6 +205,8 @@ class RecordedRun(Record):
     """The held-out evaluations, the first before training."""
     transcripts: dict[str, Sha256]
     """SHA-256 of the files beside the record that hold its texts, by their names."""
+    adapter: dict[str, Sha256] = Field(default_factory=dict)
+    """SHA-256 of the files of the trained adapter, by their names; it was kept only if the study asked for it."""
     inputs: dict[str, str]
     """SHA-256 of the files that were read, weights, tokenizer and items, and the commits they came from."""
 

@@ -39,6 +39,11 @@ def heldout_path(record: Path) -> Path:
     return record.with_suffix(".heldout.parquet")
 
 
+def adapter_folder(record: Path) -> Path:
+    """Where the adapter of a record's run lies, if it was kept."""
+    return record.with_suffix(".adapter")
+
+
 def imported_path(record: Path) -> Path:
     """Where an imported history lies that is shorter than its run, so that the run has no record yet."""
     return record.with_suffix(".imported.json")

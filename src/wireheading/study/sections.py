@@ -213,6 +213,8 @@ class EngineConfig(Section):
     """PyTorch's threads on a CPU."""
     checkpoint_every: Count = 250
     """Rounds between two checkpoints; a job that is asked to stop writes another one."""
+    keep_adapters: Flag = False
+    """Whether each run's trained adapter is kept beside its record, in PEFT's format."""
 
 
 class AnalysisConfig(Section):
