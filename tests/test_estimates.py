@@ -105,7 +105,7 @@ def test_brier_and_auroc_are_scikit_learns(items: list[tuple[bool, float]]) -> N
         assert found["auroc"] is None
 
 
-def test_auroc_by_hand_and_where_it_cannot_be_asked() -> None:
+def test_auroc_by_hand_and_where_it_is_undefined() -> None:
     right = np.array([0, 0, 1, 1.0])
     assert auroc(right, np.array([0.1, 0.4, 0.35, 0.8])) == 0.75
     assert auroc(right, np.array([0.7] * 4)) is None

@@ -88,8 +88,8 @@ def hours_left(study: Study, statuses: Sequence[RunStatus]) -> dict[str, float |
     """GPU hours that are left, by model.
 
     A job takes as long as its longest run, because empty slots are computed too. So its remaining rounds are counted
-    once. A round is taken to last the median of finished jobs of the same model with the nearest number of slots. Loading
-    the model is not counted.
+    once. A round is taken to last the median of finished jobs of the same model with the nearest number of slots.
+    Loading the model is not counted.
 
     Args:
         study: The study.

@@ -24,7 +24,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.metrics import mean_squared_error, roc_auc_score
 
 from wireheading.analysis.tables import KEYS
 from wireheading.files import replacing
@@ -183,16 +182,20 @@ def measure(now: Evaluation, start: Evaluation) -> dict[str, Any]:
         "undefined_soft_grades": int(np.sum(np.isnan(now.soft_grade) | np.isnan(now.base_soft_grade))),
         "grade_gain": gain,
         **parts,
-        "brier": mean_squared_error(now.score, now.soft_grade) if not np.isnan(soft) else float("nan"),
+        "brier": float(np.mean((now.soft_grade - now.score) ** 2)),
         "auroc": auroc(now.accuracy, now.soft_grade),
     }
 
 
 def auroc(accurate: Floats, grades: Floats) -> float | None:
-    """Chance that an accurate response has a higher grade than another; None where that cannot be asked."""
+    """Chance that an accurate response has a higher grade than another, ties counting half; None where it is undefined.
+
+    It is the Mann-Whitney U statistic, from the ranks of the grades, as a share of all pairs.
+    """
     if np.isnan(grades).any() or len(np.unique(accurate)) < 2 or len(np.unique(grades)) < 2:
         return None
-    return float(roc_auc_score(accurate, grades))
+    ranks, count = stats.rankdata(grades)[accurate == 1], np.sum(accurate == 1)
+    return float((ranks.mean() - (count + 1) / 2) / (len(grades) - count))
 
 
 def reliability(seen: Evaluation, bins: int) -> list[dict[str, Any]]:
@@ -237,7 +240,7 @@ def calibration(estimates: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row for each model, task and condition of the runs that were evaluated at their end: `brier`, `auroc` and
         `soft_mass` with `start_` and `end_` before them, the number of seeds, the number of them with an onset, and
-        the median of these onsets. An AUROC that cannot be asked is left out of its mean.
+        the median of these onsets. An undefined AUROC is left out of its mean.
     """
     keys = ["model", "task", "condition"]
     ended = estimates[estimates["when"] == "end"]
