@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import peft
 import pytest
 import torch
+from policies import WIDTHS, PeftOracle, make_policy, stir
 from test_lockstep import make_study
-from test_policy import WIDTHS, make_policy, stir
-from toys import toy_chat, toy_model
+from toys import toy_chat
 
 from wireheading.engine.prompts import choices, grade_texts
 from wireheading.errors import InputError
@@ -74,27 +73,15 @@ def test_what_is_chosen_is_sampled_scored_and_updated_under_one_mask(family: str
 
 def test_an_update_of_choices_is_peft_and_torch_adamw(tmp_path: Path) -> None:
     policy = make_policy(2, choices={"grade": TEXTS})
-    policy.adapters.save_peft(1, tmp_path / "start", "toy")
-    oracle = peft.PeftModel.from_pretrained(toy_model(), tmp_path / "start", is_trainable=True).eval()
-    parameters = {name: p for name, p in oracle.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(parameters.values(), lr=1e-2, weight_decay=0.01)
+    oracle = PeftOracle(policy, 1, tmp_path)
     rng = np.random.default_rng(0)
     for _ in range(10):
         context, text = tuple(rng.integers(4, 200, 6).tolist()), (*TEXTS[rng.integers(len(TEXTS))], STOP)
         turn = Turn(context, text, trained=True, start=policy.allowed.starts["grade"])
         step = policy.update(range(2), [(WIDTHS[:1], [(turn,)] * 2)], [0.3, -0.7])[1]
-        logprobs = chosen_logprobs(oracle(torch.tensor([context + text])).logits[0, len(context) - 1 :], text)
-        loss = 0.7 * logprobs.mean()
-        optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
-        optimizer.step()
-        assert step.loss == pytest.approx(loss.item(), rel=1e-8, abs=1e-10)
-        assert step.grad_norm == pytest.approx(norm.item(), rel=1e-8)
-        assert step.logprobs == pytest.approx(logprobs.tolist(), rel=1e-8)
-    policy.adapters.save_peft(1, tmp_path / "end", "toy")
-    for name, value in peft.load_peft_weights(str(tmp_path / "end")).items():
-        assert torch.allclose(value, parameters[name.replace(".weight", ".default.weight")], rtol=0, atol=1e-8), name
+        logprobs = chosen_logprobs(oracle.logits(context + text)[len(context) - 1 :], text)
+        oracle.check(step, logprobs, 0.7 * logprobs.mean())
+    oracle.check_parameters(policy)
 
 
 def test_every_grade_must_fit_into_its_limit_to_be_chosen(tmp_path: Path) -> None:

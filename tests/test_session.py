@@ -1,0 +1,146 @@
+"""Sessions: which tokens are sampled, where completions end, and the scores of texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from families import PLAIN, family_generation, family_tokenizer
+from policies import FAMILIES, allowed_logprobs, make_policy, stir
+from toys import toy_model
+
+from wireheading.policy.allowed import AllowedTokens
+from wireheading.policy.chat import Chat
+from wireheading.policy.sampling import draw
+from wireheading.tasks import TASKS
+
+
+def test_drawing_inverts_the_cumulative_distribution() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.0, 0.25, 0.25]], dtype=torch.float64))
+    values = torch.tensor([0.0, 0.4999, 0.5, 0.7499, 0.75, 0.999999], dtype=torch.float64)
+    none = torch.zeros((1, 4), dtype=torch.bool)
+    tokens, logprobs, finite = draw(logits.expand(6, 4), values, 1.0, none)
+    assert tokens.tolist() == [0, 0, 2, 2, 3, 3]
+    assert torch.allclose(logprobs.exp(), torch.tensor([0.5, 0.5, 0.25, 0.25, 0.25, 0.25], dtype=torch.float64))
+    assert not finite.any(), "a logit of minus infinity is not a finite one"
+
+
+def test_special_tokens_are_never_sampled_nor_part_of_the_distribution() -> None:
+    logits = torch.tensor([[5.0, 1.0, 9.0, 2.0]], dtype=torch.float64)
+    blocked = torch.tensor([[False, False, True, True]])
+    values = torch.linspace(0, 1, 1001, dtype=torch.float64)[:-1]
+    tokens, logprobs, finite = draw(logits.expand(1000, 4), values, 1.0, blocked)
+    assert set(tokens.tolist()) == {0, 1}
+    assert logprobs[0].item() == pytest.approx(-np.log1p(np.exp(-4.0)))
+    assert finite.all(), "what is blocked is finite all the same"
+    assert draw(logits, None, 1.0, blocked)[0].tolist() == [0]
+
+    policy = make_policy(2)
+    # A model that would only sample the opening of a turn.
+    policy.model.lm_head = torch.nn.Linear(32, len(policy.chat.tokenizer), dtype=torch.float64)
+    policy.model.lm_head.bias.data.zero_()[1] = 50.0
+    session = policy.open_session(2, 24)
+    completions = policy.sample(session, range(2), [(5,), (9, 9)], 4, [np.random.default_rng(5).random(20)] * 2, 20)
+    session.restart()
+    session.prefill([(5,), (9, 9)], 4)
+    for completion in [*completions, *session.decode(None, 20, 0.8)]:
+        assert not {*completion.tokens} & ({*policy.chat.special_tokens.values()} - policy.chat.stop_tokens)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "qwen3"])
+def test_what_may_be_sampled_is_text_and_stop_tokens(family: str) -> None:
+    chat = Chat(family_tokenizer(family), family_generation(family))
+    size = len(chat.tokenizer)
+    # Three logits more than there are tokens.
+    allowed = (~AllowedTokens(chat, size + 3, torch.device("cpu"), {}).blocked[0]).nonzero().squeeze(1).tolist()
+    assert set(allowed) == set(range(size)) - set(chat.special_tokens.values()) | chat.stop_tokens
+    assert {chat.tokenizer.convert_tokens_to_ids(text) for text in PLAIN.get(family, [])} <= set(allowed)
+
+
+def test_sampling_ends_at_stop_tokens_and_at_the_limit() -> None:
+    policy = make_policy(2)
+    policy.chat.stop_tokens = frozenset(range(4, 130))
+    completions = policy.sample(
+        policy.open_session(2, 24), range(2), [(5,), (9, 9)], 4, [np.random.default_rng(5).random(20)] * 2, 20
+    )
+    for completion in completions:
+        assert completion.stopped
+        assert completion.tokens[-1] in policy.chat.stop_tokens
+        assert not set(completion.tokens[:-1]) & policy.chat.stop_tokens
+    policy.chat.stop_tokens = frozenset([100_000])
+    completions = policy.sample(
+        policy.open_session(2, 24), range(2), [(5,), (9, 9)], 4, [np.zeros(20), np.zeros(3)], 20
+    )
+    assert [(len(completion.tokens), completion.stopped) for completion in completions] == [(20, False), (3, False)]
+
+
+def test_plain_attention_is_what_transformers_computes() -> None:
+    model = toy_model("gemma2")
+    tokens = torch.randint(4, 200, (2, 30), generator=torch.Generator().manual_seed(0))
+    ours = model(tokens, use_cache=False).logits
+    model.set_attn_implementation("eager")
+    # Their softmax is in float32, hence the tolerance.
+    assert torch.allclose(ours, model(tokens, use_cache=False).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_of_texts_are_products_of_their_tokens_probabilities(family: str) -> None:
+    policy = make_policy(2, family=family)
+    stir(policy)
+    contexts = [(5, 6, 7), (8, 9, 10, 11, 12)]
+    texts = [(20,), (20, 21), (20, 22, 23), (30, 31)]
+    policy.adapters.select(range(2))
+    session = policy.open_session(2, 16)
+    session.prefill(contexts, 6)
+    mark = session.mark()
+    scores = session.score(texts, 0.8)
+    assert torch.equal(session.score(texts, 0.8), scores), "scoring moves nothing"
+    greedy = session.decode(None, 4, 0.8)
+    session.rewind(mark)
+    assert session.decode(None, 4, 0.8) == greedy
+    for slot, context in enumerate(contexts):
+        policy.adapters.select(range(slot, slot + 1))
+        for text, score in zip(texts, scores[slot].tolist(), strict=True):
+            logits = policy.model(torch.tensor([context + text]), use_cache=False).logits[0]
+            probabilities = allowed_logprobs(logits).exp()[len(context) - 1 :]
+            expected = probabilities[len(text), sorted(policy.chat.stop_tokens)].sum()
+            for place, token in enumerate(text):
+                expected = expected * probabilities[place, token]
+            assert score == pytest.approx(expected.item(), rel=1e-9)
+
+
+WRITTEN = [
+    ("summarization", "1", 1.0),
+    ("summarization", "1.0", 1.0),
+    ("summarization", ".5", 0.5),
+    ("summarization", "0.50", 0.5),
+    ("sentiment", "0.", 0.0),
+    ("arithmetic", "1.0", 1.0),
+    ("arithmetic", "Yes.", 1.0),
+]
+
+
+@pytest.mark.parametrize(("task", "text", "grade"), WRITTEN)
+def test_a_soft_grade_counts_every_way_of_writing_a_grade(task: str, text: str, grade: float) -> None:
+    policy = make_policy(1)
+    forward = policy.model.forward
+    said = torch.tensor([*policy.chat.tokens(text), *policy.chat.stop_tokens])
+
+    def says(position_ids: torch.Tensor, **others: Any) -> Any:
+        """Says this text and nothing else, whatever stands at the place before."""
+        output = forward(position_ids=position_ids, **others)
+        wanted = said[position_ids[:, -output.logits.shape[1] :].clamp(max=len(said) - 1)]
+        output.logits = 50.0 * torch.nn.functional.one_hot(wanted, output.logits.shape[-1]).double()
+        return output
+
+    policy.model.forward = says
+    policy.select(range(1), adapted=True)
+    session = policy.open_session(1, 64)
+    session.prefill([(5,)], 1)
+    texts = {policy.chat.tokens(way): value for value, ways in TASKS[task].GRADES.items() for way in ways}
+    probabilities = session.score([*texts], 0.8)[0].tolist()
+    soft = sum(probability * value for probability, value in zip(probabilities, texts.values(), strict=True))
+    assert sum(probabilities) == pytest.approx(1.0)
+    assert soft == pytest.approx(grade)
