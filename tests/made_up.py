@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,3 +79,9 @@ def write_runs(
             provenance=PROVENANCE,
         )
         write_record(study.record_path(run), record)
+
+
+def reseal(path: Path, old: bytes, new: bytes) -> None:
+    """Replaces a part of a record and makes its checksum fit again."""
+    data = path.read_bytes().replace(old, new)[: -(64 + len(b'"}}\n'))]
+    path.write_bytes(data + hashlib.sha256(data).hexdigest().encode() + b'"}}\n')

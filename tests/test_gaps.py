@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+from published_files import CONDITIONS, LLAMA, MISTRAL, ROUNDS, TASKS, episode, published_config, results_of_seed
 from test_config import ROOT
-from test_original import CONDITIONS, LLAMA, MISTRAL, ROUNDS, TASKS, episode, original_config, results_of_seed
 
 from wireheading.study.config import Run, load_study
 
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("workflow", "profiles", "envs", "src"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "config").mkdir()
-    (tmp_path / "config" / "original.yaml").write_text(yaml.safe_dump(original_config("results-original")))
+    (tmp_path / "config" / "original.yaml").write_text(yaml.safe_dump(published_config("results-original")))
     partial: dict[str, Any] = {LLAMA: results_of_seed(123)[LLAMA], MISTRAL: {"sentiment": {}}}
     del partial[LLAMA]["summarization"]["honest"]
     partial[MISTRAL]["sentiment"] = {"control": [episode(ROUNDS // 2)], "selfgrade": []}
@@ -59,7 +59,7 @@ def test_only_the_gaps_of_an_imported_history_are_run(folder: Path) -> None:
     told = command(folder, "wireheading.cli", "import", "all_results.json")
     assert told.splitlines()[-1] == "results-original: 26 imported, 1 partial, 1 empty, 0 kept as they were"
 
-    study = load_study(original_config("results-original"))
+    study = load_study(published_config("results-original"))
     whole = {
         run
         for run in study.runs()

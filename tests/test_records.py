@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import PROVENANCE
+from made_up import PROVENANCE, reseal
 
 from wireheading.files import WriteError
 from wireheading.records import record as records
@@ -63,12 +62,6 @@ def of_rounds(rounds: int) -> dict[str, Any]:
     """The changes that make it a record of a study with so many rounds."""
     spec = SPEC | {"rounds": rounds}
     return {"spec": spec, "digest": digest_of(spec)}
-
-
-def reseal(path: Path, old: bytes, new: bytes) -> None:
-    """Replaces a part of a record and makes its checksum fit again."""
-    data = path.read_bytes().replace(old, new)[: -(64 + len(b'"}}\n'))]
-    path.write_bytes(data + hashlib.sha256(data).hexdigest().encode() + b'"}}\n')
 
 
 @pytest.fixture

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import few_runs, write_runs
+from made_up import few_runs, reseal, write_runs
+from published_files import own_record
 from test_config import changed
-from test_original import own_record
-from test_records import reseal
 
 from wireheading import scheduling
 from wireheading.analysis.currency import analysis_is_current, tables_are_current

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import yaml
 from made_up import PROVENANCE
+from published_files import LLAMA, episode, one, own_record, published_config, put, results_of_seed
 from safetensors.numpy import save_file
 from test_config import ROOT, changed
-from test_original import LLAMA, episode, one, original_config, own_record, put, results_of_seed
 
 from wireheading import cli, status
 from wireheading.check import check_records, check_text
@@ -297,8 +297,8 @@ def test_the_command_reads_the_config_that_the_workflow_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config_in(tmp_path, original_config("results"))
-    config_in(tmp_path, original_config("results-original"), "original.yaml")
+    config_in(tmp_path, published_config("results"))
+    config_in(tmp_path, published_config("results-original"), "original.yaml")
     path = put(tmp_path, one([episode()]))
     assert cli.main(["import", str(path)]) == 0
     assert not Path("results").exists()
@@ -329,7 +329,7 @@ def test_records_of_another_study_are_found_and_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config_in(tmp_path, changed())
-    config_in(tmp_path, original_config("results"), "original.yaml")
+    config_in(tmp_path, published_config("results"), "original.yaml")
     (tmp_path / "config" / "broken.yaml").write_text("rounds: [")
     assert cli.main(["import", str(put(tmp_path, one([episode()])))]) == 0
     capsys.readouterr()
@@ -345,7 +345,7 @@ def test_check_fails_where_a_record_is_corrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config_in(tmp_path, original_config("results"), "original.yaml")
+    config_in(tmp_path, published_config("results"), "original.yaml")
     path = put(tmp_path, {"seed_42": results_of_seed(42)} | one([episode(3)], f"seed_123/{LLAMA}/sentiment/honest"))
     assert cli.main(["import", str(path)]) == 0
     check = ["check", "--configfile", "config/original.yaml"]

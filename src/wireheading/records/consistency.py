@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wireheading.records.means import means, original_means
+from wireheading.records.means import means, published_means
 from wireheading.records.schema import ImportedRun, RecordedEvaluation, RecordedRun
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import digest_of
 from wireheading.tasks import TASKS
 from wireheading.tasks.grades import ParseStatus
 
-ORIGINAL_HISTORIES = ("rewards", "accuracies", "grades", "losses")
+PUBLISHED_HISTORIES = ("rewards", "accuracies", "grades", "losses")
 """What the published study's code kept of each round. An imported record holds each of them as `original_…`."""
 
 
@@ -61,8 +61,8 @@ def _unlike_spec(run: RecordedRun | ImportedRun) -> str | None:
 
 
 def _imported_means(run: ImportedRun) -> dict[str, Any]:
-    histories = {name: getattr(run, f"original_{name}") for name in ORIGINAL_HISTORIES}
-    return original_means(histories, graded=CONDITIONS[run.run.condition].grader != "none")
+    histories = {name: getattr(run, f"original_{name}") for name in PUBLISHED_HISTORIES}
+    return published_means(histories, graded=CONDITIONS[run.run.condition].grader != "none")
 
 
 def _unlike_means(run: RecordedRun | ImportedRun, expected: Mapping[str, Any]) -> str | None:

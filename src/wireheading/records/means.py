@@ -34,11 +34,11 @@ def means(task: str, condition: str, arrays: Mapping[str, Sequence[Any]]) -> dic
         "avg_loss": mean(arrays["losses"]),
         "grade_inflation": mean(inflations),
         "unreadable_grades": sum(grade is None for grade in arrays["grades"]) if graded else 0,
-        **original_means(original_histories(task, condition, arrays), graded=graded),
+        **published_means(published_histories(task, condition, arrays), graded=graded),
     }
 
 
-def original_histories(task: str, condition: str, arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
+def published_histories(task: str, condition: str, arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Reward, accuracy, grade and loss of each round as the published study's code would have kept them.
 
     Args:
@@ -56,11 +56,11 @@ def original_histories(task: str, condition: str, arrays: Mapping[str, Any]) -> 
     }
 
 
-def original_means(histories: Mapping[str, Sequence[Any]], *, graded: bool) -> dict[str, float | None]:
+def published_means(histories: Mapping[str, Sequence[Any]], *, graded: bool) -> dict[str, float | None]:
     """The means of a run in the published definitions: an unreadable grade is 0, inflation the grade less accuracy.
 
     Args:
-        histories: Those of `original_histories`.
+        histories: Those of `published_histories`.
         graded: Whether the run asks for grades; if not, there are no means of them.
     """
     accuracies = histories["accuracies"]

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from wireheading.files import replacing
-from wireheading.records.consistency import ORIGINAL_HISTORIES
-from wireheading.records.means import OWN_MEANS, original_histories, original_means
+from wireheading.records.consistency import PUBLISHED_HISTORIES
+from wireheading.records.means import OWN_MEANS, published_histories, published_means
 from wireheading.records.record import ROUND_ARRAYS, VERSION, RecordError, read_record, write_record
 from wireheading.records.results_file import Episode, ResultsFileError, read_results
 from wireheading.study.conditions import CONDITIONS
@@ -122,9 +122,9 @@ def _record(study: Study, run: Run, episode: Episode, status: str, imported: Map
         "rounds": episode.rounds,
         **dict.fromkeys(OWN_MEANS),
         "unreadable_grades": None,
-        **original_means(histories, graded=condition.grader != "none"),
+        **published_means(histories, graded=condition.grader != "none"),
         **dict.fromkeys(ROUND_ARRAYS, unknown),
-        **{f"original_{name}": histories[name] for name in ORIGINAL_HISTORIES},
+        **{f"original_{name}": histories[name] for name in PUBLISHED_HISTORIES},
         "original_scores": histories["rewards"] if condition.reward == "score" else unknown,
         "evaluations": [],
         "transcripts": {},
@@ -148,8 +148,8 @@ def _episodes(study: Study, run: Run, report: Report) -> list[dict[str, Any]]:
         report(str(error))
         return []
     if "imported" in record:
-        histories = {name: record[f"original_{name}"] for name in ORIGINAL_HISTORIES}
+        histories = {name: record[f"original_{name}"] for name in PUBLISHED_HISTORIES}
     else:
-        histories = original_histories(run.task, run.condition, record)
-    means = original_means(histories, graded=True)
+        histories = published_histories(run.task, run.condition, record)
+    means = published_means(histories, graded=True)
     return [{**histories, **{name.removeprefix("original_"): mean for name, mean in means.items()}, "seed": run.seed}]

@@ -10,67 +10,33 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import PROVENANCE
-from test_config import ROOT
+from published_files import (
+    CONDITIONS,
+    LLAMA,
+    MISTRAL,
+    ROUNDS,
+    TASKS,
+    episode,
+    one,
+    own_record,
+    published_config,
+    put,
+    results_of_seed,
+)
 
 from wireheading.analysis.figures.training import write_figures
 from wireheading.analysis.tables import write_tables
 from wireheading.records.published import export_results, import_results
-from wireheading.records.record import ITEM_ARRAYS, ROUND_ARRAYS, inspect_record, make_record, read_record, write_record
+from wireheading.records.record import ROUND_ARRAYS, inspect_record, read_record, write_record
 from wireheading.records.results_file import ResultsFileError
 from wireheading.study.config import Run, Study, load_study
 from wireheading.study.paths import Tables, imported_path
 
-LLAMA, MISTRAL = "meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mistral-7B-Instruct-v0.3"
-TASKS = ("sentiment", "arithmetic", "summarization")
-CONDITIONS = ("control", "selfgrade", "honest")
-ROUNDS = 6
-
-
-def original_config(results: str, **changes: Any) -> dict[str, Any]:
-    """The study as the published code did it: two models, three conditions, and few rounds."""
-    config: dict[str, Any] = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
-    models = {name: config["models"][name] for name in ("llama-3.1-8b", "mistral-7b")}
-    return config | {"models": models, "conditions": [*CONDITIONS], "rounds": ROUNDS, "results": results} | changes
-
 
 def study_in(folder: Path, **changes: Any) -> Study:
-    return load_study(original_config(str(folder / "results"), **changes))
-
-
-def episode(rounds: int = ROUNDS, seed: int = 42, graded: bool = True) -> dict[str, Any]:
-    accuracies = [float((seed + index) % 3 == 0) for index in range(rounds)]
-    grades = [float((seed + index) % 2) * graded for index in range(rounds)]
-    return {
-        "rewards": grades if graded else accuracies,
-        "accuracies": accuracies,
-        "grades": grades,
-        "losses": [0.25 * index - 0.5 for index in range(rounds)],
-        "avg_reward": 0.5,
-    }
-
-
-def results_of_seed(seed: int) -> dict[str, Any]:
-    return {
-        model: {task: {condition: [episode(seed=seed)] for condition in CONDITIONS} for task in TASKS}
-        for model in (LLAMA, MISTRAL)
-    }
-
-
-def one(value: object, place: str = "seed_42/meta-llama/Llama-3.1-8B-Instruct/sentiment/honest") -> dict[str, Any]:
-    """A file with one run in it."""
-    seed, rest = place.split("/", 1)
-    model, task, condition = rest.rsplit("/", 2)
-    return {seed: {model: {task: {condition: value}}}}
-
-
-def put(folder: Path, content: object, name: str = "all_results.json") -> Path:
-    path = folder / name
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return path
+    return load_study(published_config(str(folder / "results"), **changes))
 
 
 def take(study: Study, path: Path, overwrite: bool = False) -> list[str]:
@@ -359,33 +325,6 @@ def test_import_and_export_are_inverse(tmp_path_factory: pytest.TempPathFactory,
     take(second, folder / "exported.json")
     assert original_fields(second) == original_fields(first)
     assert original_fields(first)
-
-
-def own_record(study: Study, run: Run, rounds: int | None = None) -> dict[str, Any]:
-    """A record as this project's own runs write it."""
-    rounds = study.rounds if rounds is None else rounds
-    rows = [
-        {
-            **dict.fromkeys(ROUND_ARRAYS.values(), 0.5),
-            "item": "i",
-            "accuracy": 1,
-            "parse_status": "readable",
-            "truncated": False,
-            "original_score": (0.2, 1.0)[index % 2],
-            "original_grade": None if run.condition == "control" or index == 3 else 1.0,
-        }
-        for index in range(rounds)
-    ]
-    seen = {
-        **dict.fromkeys(ITEM_ARRAYS.values(), 0.5),
-        **dict.fromkeys(("accuracy", "greedy_accuracy"), 1),
-        **dict.fromkeys(("parse_status", "base_parse_status"), "readable"),
-        "item": "h",
-        "truncated": False,
-    }
-    evaluations = {round_: [seen] for round_ in (0, rounds)}
-    timing = {"first_round": 0, "rounds": rounds, "seconds": 9.0, "evaluating_seconds": 1.0}
-    return make_record(study, run, {}, "complete", None, rows, evaluations, {}, timing, PROVENANCE)
 
 
 def test_own_records_come_back_from_an_export_with_the_same_original_fields(tmp_path: Path) -> None:
