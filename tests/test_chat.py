@@ -27,7 +27,7 @@ NEXT = {
 STOPS = {
     "llama": {"<|eot_id|>", "<|end_of_text|>"},
     "mistral": {"</s>"},
-    # Nothing but the template tells that a turn of Gemma's ends with a token of its own.
+    # Only the template shows that a turn of Gemma's ends with a token of its own.
     "gemma2": {"<eos>", "<end_of_turn>"},
     "qwen3": {"<|im_end|>", "<|endoftext|>"},
 }
@@ -84,9 +84,9 @@ def test_text_without_special_tokens_reaches_the_model_as_it_is(family: str) -> 
 def test_transcripts_show_special_tokens_and_texts_hide_stop_tokens_alone(family: str) -> None:
     chat = family_chat(family)
     opening = chat.special_tokens[FAMILIES[family][4][0]]
-    said = [*chat.tokens("7"), opening, *chat.stop_tokens]
-    assert chat.text(said) == f"7{FAMILIES[family][4][0]}"
-    assert chat.transcript(said) == chat.tokenizer.decode(said)
+    tokens = [*chat.tokens("7"), opening, *chat.stop_tokens]
+    assert chat.text(tokens) == f"7{FAMILIES[family][4][0]}"
+    assert chat.transcript(tokens) == chat.tokenizer.decode(tokens)
 
 
 def test_the_longest_named_fields_are_cut_and_no_others() -> None:

@@ -24,9 +24,9 @@ def chosen_logprobs(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor
     """Log-probabilities of a chosen text and its stop token, from the logits before each of them."""
     found = []
     for place, token in enumerate(tokens):
-        said = tuple(tokens[:place])
-        allowed = {text[place] for text in TEXTS if text[:place] == said and len(text) > place}
-        allowed |= {STOP} if said in TEXTS else set()
+        prefix = tuple(tokens[:place])
+        allowed = {text[place] for text in TEXTS if text[:place] == prefix and len(text) > place}
+        allowed |= {STOP} if prefix in TEXTS else set()
         kept = sorted(allowed)
         found.append(torch.log_softmax(logits[place, kept] / 0.8, dim=-1)[kept.index(token)])
     return torch.stack(found)
@@ -46,25 +46,27 @@ def test_what_is_chosen_is_sampled_scored_and_updated_under_one_mask(family: str
         session.prefill(contexts, 8)
         scores = session.score(TEXTS, 0.8, start)
         assert torch.allclose(scores.sum(dim=1), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-9)
-        # One row of three speaks freely.
-        said = session.decode([rng.random(5) for _ in range(3)], 5, 0.8, [start, 0, start])
+        # One row of three is sampled freely.
+        completions = session.decode([rng.random(5) for _ in range(3)], 5, 0.8, [start, 0, start])
         turns = [
-            (Turn(context, sample.tokens, trained=True, start=sample.start),)
-            for context, sample in zip(contexts, said, strict=True)
+            (Turn(context, completion.tokens, trained=True, start=completion.start),)
+            for context, completion in zip(contexts, completions, strict=True)
         ]
         batch, columns = lay_out(turns, WIDTHS[:1], 0, policy.allowed), sampled_columns(WIDTHS[:1])
         forced = teacher_forced(policy.model, batch, columns, 0.8, policy.allowed)
         for row in range(3):
-            sampled = torch.tensor(said[row].logprobs, dtype=torch.float64)
+            sampled = torch.tensor(completions[row].logprobs, dtype=torch.float64)
             assert torch.allclose(forced[row, : len(sampled)], sampled, rtol=0, atol=1e-9)
         for row in (0, 2):
-            *text, last = said[row].tokens
-            assert (last, said[row].stopped) == (STOP, True)
+            *text, last = completions[row].tokens
+            assert (last, completions[row].stopped) == (STOP, True)
             policy.adapters.select(range(row, row + 1))
-            whole = torch.tensor([contexts[row] + said[row].tokens])
+            whole = torch.tensor([contexts[row] + completions[row].tokens])
             plain = policy.model(whole, use_cache=False).logits[0, len(contexts[row]) - 1 :]
-            expected = chosen_logprobs(plain, said[row].tokens)
-            assert torch.allclose(torch.tensor(said[row].logprobs, dtype=torch.float64), expected, rtol=0, atol=1e-9)
+            expected = chosen_logprobs(plain, completions[row].tokens)
+            assert torch.allclose(
+                torch.tensor(completions[row].logprobs, dtype=torch.float64), expected, rtol=0, atol=1e-9
+            )
             score = scores[row, TEXTS.index(tuple(text))]
             assert score.item() == pytest.approx(expected.sum().exp().item(), rel=1e-9)
             seen.add(tuple(text))

@@ -126,16 +126,16 @@ WRITTEN = [
 def test_a_soft_grade_counts_every_way_of_writing_a_grade(task: str, text: str, grade: float) -> None:
     policy = make_policy(1)
     forward = policy.model.forward
-    said = torch.tensor([*policy.chat.tokens(text), *policy.chat.stop_tokens])
+    written = torch.tensor([*policy.chat.tokens(text), *policy.chat.stop_tokens])
 
-    def says(position_ids: torch.Tensor, **others: Any) -> Any:
-        """Says this text and nothing else, whatever stands at the place before."""
+    def certain(position_ids: torch.Tensor, **others: Any) -> Any:
+        """Gives all probability to this text, whatever the tokens before."""
         output = forward(position_ids=position_ids, **others)
-        wanted = said[position_ids[:, -output.logits.shape[1] :].clamp(max=len(said) - 1)]
+        wanted = written[position_ids[:, -output.logits.shape[1] :].clamp(max=len(written) - 1)]
         output.logits = 50.0 * torch.nn.functional.one_hot(wanted, output.logits.shape[-1]).double()
         return output
 
-    policy.model.forward = says
+    policy.model.forward = certain
     policy.select(range(1), adapted=True)
     session = policy.open_session(1, 64)
     session.prefill([(5,)], 1)

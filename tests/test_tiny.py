@@ -110,11 +110,11 @@ def test_newton_schulz_brings_singular_values_near_one(shape: tuple[int, int]) -
 
 def test_training_repeats_itself_and_the_model_loads(tmp_path: Path) -> None:
     study = small_study()
-    told: list[str] = []
+    reports: list[str] = []
     for name in ("a", "b"):
-        train_model(study, tmp_path / name, told.append)
+        train_model(study, tmp_path / name, reports.append)
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
-    assert list(dict.fromkeys(line.split(" · ")[0] for line in told))[:3] == ["skill", "noise", "calibration"]
+    assert list(dict.fromkeys(line.split(" · ")[0] for line in reports))[:3] == ["skill", "noise", "calibration"]
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "a")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "a")
     assert 500_000 < sum(parameter.numel() for parameter in model.parameters()) < 700_000

@@ -1,4 +1,4 @@
-"""The tokens that ask for responses and grades: an item's fields, the config's template, the model's turns."""
+"""Prompts for responses and grades, as tokens: an item's fields, the config's template, the chat format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Tokens = tuple[int, ...]
 
 
 def prompt_tokens(study: Study, task_name: str, chat: Chat, item: Item) -> Tokens:
-    """The tokens with which an item's response is asked for, cut to the task's limit."""
+    """The prompt for a response to an item, cut to the task's limit."""
     config = study.tasks[task_name]
     return _prompt_tokens(
         chat, config.prompt, tuple(item.items()), config.prompt_tokens, f"tasks.{task_name}.prompt_tokens"
@@ -29,7 +29,7 @@ def _prompt_tokens(chat: Chat, template: str, fields: tuple[tuple[str, Any], ...
 
 
 def grading_tokens(study: Study, task_name: str, chat: Chat, item: Item, response: Tokens) -> Tokens:
-    """The tokens with which a response's grade is asked for: the conversation's next turn, or one of its own."""
+    """The prompt for a response's grade: the next turn of its conversation, or the first of a fresh one."""
     config = study.tasks[task_name]
 
     def next_turn(text: str) -> list[int]:
@@ -49,10 +49,10 @@ def grading_tokens(study: Study, task_name: str, chat: Chat, item: Item, respons
 def grade_texts(study: Study, task_name: str, chat: Chat) -> dict[Tokens, float]:
     """The ways of writing a task's grades, as tokens, with the grade that each of them is.
 
-    Where a grade is chosen, only those count that fit into its limit together with a stop token.
+    If grades are chosen, only texts are included that fit into `grade_tokens` with a stop token.
 
     Raises:
-        InputError: A grade that is to be chosen cannot be written within the limit.
+        InputError: A grade that is to be chosen has no text that fits.
     """
     limit = study.tasks[task_name].grade_tokens
     found: dict[Tokens, float] = {}
@@ -69,7 +69,7 @@ def grade_texts(study: Study, task_name: str, chat: Chat) -> dict[Tokens, float]
 
 
 def choices(study: Study, chat: Chat) -> dict[str, list[Tokens]]:
-    """The texts of which a grade is chosen in each task; none where grades are free."""
+    """The texts of each task's grades if grades are chosen; nothing if they are free."""
     return {task: [*grade_texts(study, task, chat)] for task in study.tasks} if study.grading == "choice" else {}
 
 
@@ -79,7 +79,7 @@ def check_limits(study: Study, task_name: str, chat: Chat, items: Iterable[Item]
     Raises:
         InputError: Names the limit that is too small.
     """
-    # A response that was cut at its limit takes a token more: the end of its turn is still to be said.
+    # After a response that was cut at its limit, the prompt has one token more: the end of that turn.
     cut_off = chat.tokens("x")
     for item in items:
         prompt_tokens(study, task_name, chat, item)

@@ -53,7 +53,7 @@ def pretraining_items(study: Study) -> dict[str, list[Item]]:
     """The items of pre-training: reviews and news that no run ever sees, and all sums, since there are few.
 
     Raises:
-        ConfigError: A task has other data, or grades are asked for outside the conversation.
+        ConfigError: A task has other data, or grades are not part of the conversation.
     """
     if study.grading_context != "conversation":
         raise ConfigError(
