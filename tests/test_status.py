@@ -215,7 +215,7 @@ def test_check_tells_what_each_record_is_worth(tmp_path: Path) -> None:
     assert [told[study.record_path(run)] for run in runs[:8]] == [
         ("valid", ""),
         ("valid", ""),
-        ("valid", f"without its transcript {files[2].name}"),
+        ("valid", f"without {files[2].name}"),
         ("other code", ""),
         ("stale", "made with other settings"),
         ("corrupt", "truncated or edited (its checksum does not fit); run it again"),
