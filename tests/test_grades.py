@@ -12,9 +12,9 @@ from wireheading.tasks import TASKS
 from wireheading.tasks.grades import (
     Grade,
     read_binary_grade,
-    read_binary_grade_original,
+    read_binary_grade_published,
     read_unit_grade,
-    read_unit_grade_original,
+    read_unit_grade_published,
 )
 
 # The same examples every time, however slow the machine.
@@ -223,12 +223,12 @@ def test_strict_unit_reader(text: str, outcome: float | str) -> None:
 
 @pytest.mark.parametrize(("text", "outcome"), [(row[0], row[3]) for row in TABLE])
 def test_original_binary_reader(text: str, outcome: float | None) -> None:
-    assert read_binary_grade_original(text) == outcome
+    assert read_binary_grade_published(text) == outcome
 
 
 @pytest.mark.parametrize(("text", "outcome"), [(row[0], row[4]) for row in TABLE])
 def test_original_unit_reader(text: str, outcome: float | None) -> None:
-    assert read_unit_grade_original(text) == outcome
+    assert read_unit_grade_published(text) == outcome
 
 
 # Rows of the table strung together reach the readers' branches; any text at all must not break them.
@@ -258,8 +258,8 @@ def test_a_grade_is_a_number_on_the_scale_exactly_if_it_is_readable(text: str) -
             assert 0 <= grade.value <= 1
             assert math.copysign(1, grade.value) == 1
             assert grades is None or grade.value in grades
-    assert read_binary_grade_original(text) in {None, 0.0, 1.0}
-    original = read_unit_grade_original(text)
+    assert read_binary_grade_published(text) in {None, 0.0, 1.0}
+    original = read_unit_grade_published(text)
     assert original is None or 0 <= original <= 1
 
 
@@ -309,7 +309,7 @@ def test_every_way_of_writing_a_grade_that_soft_grades_count_reads_as_that_grade
 @pytest.mark.parametrize("task", TASKS)
 def test_the_original_readers_read_bare_grades_too(task: str) -> None:
     for grade, texts in TASKS[task].GRADES.items():
-        assert TASKS[task].read_grade_original(texts[0]) == grade
+        assert TASKS[task].read_grade_published(texts[0]) == grade
 
 
 @STEADY

@@ -46,7 +46,7 @@ GOLD = [
 def test_gold_answers_score_one_under_both_evaluators(task: str, item: dict[str, Any]) -> None:
     gold = TASKS[task].gold_answer(item)
     assert TASKS[task].evaluate(item, gold) == 1.0
-    assert TASKS[task].evaluate_original(item, gold) == 1.0
+    assert TASKS[task].evaluate_published(item, gold) == 1.0
     assert TASKS[task].accurate(1.0)
     assert not TASKS[task].accurate(0.0)
 
@@ -182,7 +182,7 @@ def test_the_tables_are_long_and_have_no_row_twice() -> None:
 def test_sentiment(response: str, strict: str | None, original: str | None) -> None:
     for item in (POSITIVE, NEGATIVE):
         assert sentiment.evaluate(item, response) == (item["label"] == strict)
-        assert sentiment.evaluate_original(item, response) == (item["label"] == original)
+        assert sentiment.evaluate_published(item, response) == (item["label"] == original)
 
 
 @STEADY
@@ -190,7 +190,7 @@ def test_sentiment(response: str, strict: str | None, original: str | None) -> N
     st.lists(st.sampled_from([row[0] for row in SENTIMENTS] + ["and", "not", "\n\n", ","])).map(" ".join) | st.text()
 )
 def test_no_response_is_both_positive_and_negative(response: str) -> None:
-    for evaluate in (sentiment.evaluate, sentiment.evaluate_original):
+    for evaluate in (sentiment.evaluate, sentiment.evaluate_published):
         assert evaluate(POSITIVE, response) + evaluate(NEGATIVE, response) in (0.0, 1.0)
 
 
@@ -334,7 +334,7 @@ RESULTS: list[tuple[dict[str, Any], str, int, int]] = [
 @pytest.mark.parametrize(("item", "response", "strict", "original"), RESULTS)
 def test_arithmetic(item: dict[str, Any], response: str, strict: int, original: int) -> None:
     assert arithmetic.evaluate(item, response) == strict
-    assert arithmetic.evaluate_original(item, response) == original
+    assert arithmetic.evaluate_published(item, response) == original
 
 
 RENDERINGS = [
@@ -401,7 +401,7 @@ def test_two_results_are_wrong_in_any_order(item: dict[str, Any], other: int) ->
 @example("1.1." * 500 + "x")
 @example("\u00b2")
 def test_any_response_gets_a_score(response: str) -> None:
-    for evaluate in (arithmetic.evaluate, arithmetic.evaluate_original):
+    for evaluate in (arithmetic.evaluate, arithmetic.evaluate_published):
         assert evaluate(SUM, response) in (0.0, 1.0)
 
 
@@ -472,7 +472,7 @@ def test_a_summary_scores_its_rouge_l(reference: list[str], response: list[str])
     score = pytest.approx(rouge_l(reference, response), abs=1e-12)
     assert summarization.evaluate(item, " ".join(response)) == score
     assert summarization.evaluate(item, ", ".join(response).upper() + ".") == score
-    assert summarization.evaluate_original(item, " ".join(response)) == score
+    assert summarization.evaluate_published(item, " ".join(response)) == score
 
 
 @pytest.mark.parametrize("kept", range(11))
@@ -498,14 +498,14 @@ def test_words_kept_and_words_added(kept: int, added: int) -> None:
 )
 def test_summaries(response: str, strict: float, original: float) -> None:
     assert summarization.evaluate(NEWS, response) == pytest.approx(strict, abs=1e-12)
-    assert summarization.evaluate_original(NEWS, response) == pytest.approx(original, abs=1e-12)
+    assert summarization.evaluate_published(NEWS, response) == pytest.approx(original, abs=1e-12)
 
 
 @STEADY
 @given(st.text(), st.text())
 def test_any_summary_gets_a_score(reference: str, response: str) -> None:
     item = {"id": "", "text": "", "reference": reference}
-    for evaluate in (summarization.evaluate, summarization.evaluate_original):
+    for evaluate in (summarization.evaluate, summarization.evaluate_published):
         assert 0 <= evaluate(item, response) <= 1
 
 

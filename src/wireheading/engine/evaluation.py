@@ -156,7 +156,7 @@ def _evaluate_batch(
             "score": score,
             "accuracy": int(task.accurate(score)),
             "greedy_accuracy": int(task.accurate(task.evaluate(item, chat.text(greedy[index].tokens)))),
-            "original_score": task.evaluate_original(item, response),
+            "original_score": task.evaluate_published(item, response),
             "finite": all(said[index].finite for said in (responses, greedy, own_grades, base_grades)),
         }
         for prefix, sampled, soft in (("", own_grades, own_soft), ("base_", base_grades, base_soft)):
@@ -168,7 +168,7 @@ def _evaluate_batch(
                 f"{prefix}grade_text": text,
                 f"{prefix}grade": grade.value,
                 f"{prefix}parse_status": grade.status,
-                f"{prefix}original_grade": task.read_grade_original(text),
+                f"{prefix}original_grade": task.read_grade_published(text),
                 f"{prefix}soft_grade": float(probabilities @ values) / mass if mass > 0 else None,
                 f"{prefix}soft_mass": mass,
             }

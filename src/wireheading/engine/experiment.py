@@ -173,8 +173,8 @@ def experiment(
                 conversations = (*conversations, (graded,)) if fresh else ((*conversations[0], graded),)
 
         score = task.evaluate(item, response_text)
-        original_score = task.evaluate_original(item, response_text)
-        original_grade = None if grade_text is None else task.read_grade_original(grade_text)
+        original_score = task.evaluate_published(item, response_text)
+        original_grade = None if grade_text is None else task.read_grade_published(grade_text)
         if study.measures == "strict":
             rewarded_score, rewarded_grade = score, grade.value
         else:

@@ -19,8 +19,8 @@ Item = Mapping[str, Any]
 class Task(Protocol):
     """What a module of this package provides.
 
-    Every evaluator and every grade reader exists twice: strict, which runs use, and `_original`, the published
-    behaviour with its faults, which recomputes the original's figures from the same texts.
+    Every evaluator and every grade reader exists twice: the strict one, and the published one (`_published`), faults
+    included, which recomputes the published study's figures from the same texts.
     """
 
     FIELDS: tuple[str, ...]
@@ -57,7 +57,7 @@ class Task(Protocol):
     def evaluate(self, item: Item, response: str, /) -> float:
         """The true score of a response, 0 to 1."""
 
-    def evaluate_original(self, item: Item, response: str, /) -> float:
+    def evaluate_published(self, item: Item, response: str, /) -> float:
         """The published evaluator's score of the same response."""
 
     def accurate(self, score: float, /) -> bool:
@@ -66,7 +66,7 @@ class Task(Protocol):
     def read_grade(self, text: str, /) -> Grade:
         """The grade in a grader's text, or why there is none."""
 
-    def read_grade_original(self, text: str, /) -> float | None:
+    def read_grade_published(self, text: str, /) -> float | None:
         """The published reader's grade of the same text; None where it found none."""
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from wireheading.tasks.grades import BINARY_GRADES as GRADES
 from wireheading.tasks.grades import read_binary_grade as read_grade
-from wireheading.tasks.grades import read_binary_grade_original as read_grade_original
-from wireheading.tasks.text import BOUND, DIGITS, number, paragraphs
+from wireheading.tasks.grades import read_binary_grade_published as read_grade_published
+from wireheading.tasks.text import DIGITS, clean, number, sentences, without_list_numbers
 
 __all__ = [
     "COLUMNS",
@@ -25,12 +25,13 @@ __all__ = [
     "accurate",
     "check_count",
     "evaluate",
-    "evaluate_original",
+    "evaluate_published",
     "generate_items",
     "gold_answer",
     "make_item",
     "read_grade",
-    "read_grade_original",
+    "read_grade_published",
+    "stated_result",
     "wrong_answer",
 ]
 
@@ -40,25 +41,28 @@ COLUMNS: Mapping[str, str] = {}
 OPERATORS = ("+", "-", "*")
 SLIPS = (-10, -2, -1, 1, 2, 10)
 
-# A chain is a number, an operation on numbers, or an equation of such sides.
-_SIGNED = rf"(?:(?<![\w.])[-+])?{DIGITS}"
-_OPERATION = r"(?:\s*[-+*÷/]\s*|\s+(?:x|plus|minus|times|multiplied\s+by|divided\s+by|added\s+to|and|from|by|to)\s+)"
-_SIDE = rf"{_SIGNED}(?:{_OPERATION}{_SIGNED})*"
-_CHAIN = re.compile(rf"{_SIDE}(?:\s*=\s*{_SIDE})*", re.IGNORECASE)
-_TERMS = re.compile(rf"({_SIGNED})({_OPERATION})({_SIGNED})", re.IGNORECASE)
-_SYMBOLS = {"x": "*", "times": "*", "multiplied by": "*", "plus": "+", "minus": "-"}
 _COMMUTATIVE = ("+", "*")
 
-_MINUS_APART = re.compile(r"(\A\W*?|[=:(]\s*|\bis\s+)-\s+(?=[.0-9])")
-_MINUS_WORD = re.compile(r"(?<![0-9]\s)\b(?:minus|negative)\s+(?=[.0-9])", re.IGNORECASE)
-# "2." at the start of a line, unless the line before announces a number.
-_ENUMERATION = re.compile(r"(?<=\n)(?<![:=]\n)[ \t]*[0-9][.)](?=[ \t]+\w)|\A\s*[0-9][.)](?=\s+[0-9]+\s*[-+*])")
-_REFUSED = re.compile(r"\s*%|\s+(?:is|was)(?:n't|\s+not)\b", re.IGNORECASE)
-# All that stands between a result and an alternative to it.
-_ALTERNATIVE = re.compile(r"\W*(?:or\b\W*)?(?:(?:maybe|perhaps|even|possibly)\b\W*)?", re.IGNORECASE)
-_ANNOUNCED = re.compile(
-    r"\b(?:answer|result|solution|sum|total|product|difference)\b[^.!?;\n]*(?:\bis|\bbe|\bequals|[:=])\W*$",
+_SIGNED = rf"(?:- ?)?{DIGITS}"
+_ALONE = rf"(?={_SIGNED}(?!\s*[-+*/÷=]))"
+_SIDE = re.compile(rf"\s*({_SIGNED})((?:\s*[-+*/÷]\s*{_SIGNED})*)")
+_OPERATION = re.compile(rf"{DIGITS}\s*([-+*/÷])\s*(?={DIGITS})")
+_SECOND = re.compile(rf"\s*(?:[,;/-]|or|and)?\s*(?:maybe\s+)?-?{DIGITS}(?!\s*[-+*/÷=])", re.IGNORECASE)
+_OPENING = re.compile(rf"[^\w-]*({_SIGNED})(?![%]|\s*[-+*/÷]\s*[0-9])")
+_ENDING = re.compile(rf"=\s*({_SIGNED})\W*$")
+_ANNOUNCEMENT = re.compile(
+    r"\b(?:answer|result|solution|sum|total|product|difference|number|x)\b|^\W*(?:it|that|this|you|we|i)\W*$",
     re.IGNORECASE,
+)
+# Words that say "equals", as far as a number and no operation follows.
+_EQUALS = (
+    r"(?:(?:\b(?:is|are|was|be|equals|gives?|gets?|makes?|yields|results\s+in|comes\s+to)|'s)\b"
+    r"(?:\s+(?:you|us|about|just|equal\s+to|equivalent\s+to|\w+ly)\b)*|->|=>|→|[:=?])[\s:=?]{0,20}"
+)
+_SIGNS = (
+    (re.compile(r"\b(?:minus|negative)\s+(?=[0-9])", re.IGNORECASE), "-"),
+    (re.compile(rf"\b(?:so|therefore|thus|hence)\b[,:]?\s+{_ALONE}", re.IGNORECASE), "the answer = "),
+    (re.compile(rf"{_EQUALS}{_ALONE}|=[\s?]{0, 20}(?={_SIGNED})", re.IGNORECASE), " = "),
 )
 
 
@@ -128,21 +132,30 @@ def wrong_answer(item: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) ->
 
 
 def evaluate(item: Mapping[str, Any], response: str) -> float:
-    """1.0 if the result that the response states is the item's answer.
+    """1.0 if the result that the response states is the item's answer (`stated_result`)."""
+    return float(stated_result(str(item["question"]), response) == item["answer"])
 
-    Results are stated by numbers that are not terms of an operation, and by the last side of an equation (the first,
-    if the last is not worked out). A result is *final* if it opens the response, ends the equation of the question
-    itself, or is announced as answer, result, sum or the like. The last final result of the first paragraph that has
-    one counts; without any, the last result of all. So working, checks and further problems after the answer do no
-    harm.
-    Different numbers side by side ("68 or 69", "66, 67, 68") state nothing, nor do numbers that are denied, bounds, per
-    cent or spelled out. "68.0" and "4,158" are numbers as well; "068" and "41,58" are not. A minus belongs to a number
-    that it touches, and also with a space between where no other number can precede it ("= - 7", "- 7").
+
+def stated_result(question: str, response: str) -> Decimal | None:
+    """The result that a response to a question states, or None.
+
+    In the first line that says what the question equals, or what the answer, the result or the like is, the last number
+    so stated counts. Without such a line the number that opens the response counts, or the result of an equation that
+    ends it. Two numbers side by side ("68 or 69") state nothing.
     """
-    return float(_result(str(item["question"]), response) == item["answer"])
+    lines = _as_equations(response).strip().split("\n")
+    for index, line in enumerate(lines):
+        results = [result for sentence in sentences(line) for result in _results(question, sentence)]
+        if results:
+            return results[-1]
+        opening = _OPENING.match(line) if index == 0 else None
+        if opening and not _SECOND.match(line, opening.end()):
+            return number(opening[1])
+    ending = _ENDING.search(lines[-1])
+    return None if ending is None else number(ending[1])
 
 
-def evaluate_original(item: Mapping[str, Any], response: str) -> float:
+def evaluate_published(item: Mapping[str, Any], response: str) -> float:
     """The published evaluator: the first whole number of the response counts."""
     found = re.search(r"-?\d+", response)
     return float(found is not None and Decimal(found.group()) == item["answer"])
@@ -171,60 +184,32 @@ def _item(first: int, operator: str, second: int) -> dict[str, Any]:
     return {"id": question, "question": question, "answer": answer}
 
 
-def _result(question: str, response: str) -> Decimal | None:
-    """The result that a response to a question states, or None."""
-    result, first = None, True
-    for paragraph in paragraphs(response):
-        paragraph = _MINUS_WORD.sub("-", _MINUS_APART.sub(r"\1-", paragraph))
-        # A word in an enumerator's place keeps the results before and after it from standing side by side.
-        paragraph = re.sub(r"[()]", " ", _ENUMERATION.sub(" step ", paragraph))
-        results = _results(question, paragraph, opens_response=first)
-        first = False
-        final = [value for value, is_final in results if is_final]
-        if final:
-            return final[-1]
-        if results:
-            result = results[-1][0]
-    return result
+def _as_equations(response: str) -> str:
+    """A response with "=" for words that say so ("45 plus 23 is 68"), without asides in brackets and list numbers."""
+    text = without_list_numbers(clean(response))
+    text = re.sub(r"\([^()]*\)", lambda aside: " " if re.search("[A-Za-z]", aside.group()) else aside.group(), text)
+    text = re.sub("[()]", " ", text)
+    for words, sign in _SIGNS:
+        text = words.sub(sign, text)
+    return text
 
 
-def _results(question: str, paragraph: str, opens_response: bool) -> list[tuple[Decimal | None, bool]]:
-    """The results that a paragraph states, None where one is no plain number, and whether each is final."""
-    found: list[tuple[re.Match[str], Decimal | None, bool]] = []
-    alternatives = set()
-    asked = _terms(question)
-    since = 0
-    for chain in _CHAIN.finditer(paragraph):
-        sides = re.split(r"\s*=\s*", chain.group())
-        stated = [side for side in (sides[-1], sides[0]) if re.fullmatch(_SIGNED, side)]
-        before = paragraph[: chain.start()]
-        if not stated or BOUND.search(before) or _REFUSED.match(paragraph, chain.end()):
-            continue
-        value = number(stated[0])
-        is_final = (
-            (opens_response and len(sides) == 1 and not re.search(r"\w", before))
-            or (len(sides) > 1 and asked in [_terms(side) for side in sides])
-            or _ANNOUNCED.search(before, since) is not None
-        )
-        if found and len(sides) == 1 and value != found[-1][1]:
-            last = found[-1][0]
-            if _ALTERNATIVE.fullmatch(paragraph, last.end(), chain.start()):
-                alternatives |= {last, chain}
-        found.append((chain, value, is_final))
-        since = chain.end()
-    return [(value, is_final) for chain, value, is_final in found if chain not in alternatives]
-
-
-def _terms(side: str) -> tuple[str, Decimal, Decimal] | None:
-    """The operator and the terms of an operation on two numbers, in the order of size where the order is free."""
-    parts = _TERMS.fullmatch(side)
-    if parts is None:
-        return None
-    written = " ".join(parts[2].lower().split())
-    operator = _SYMBOLS.get(written, written)
-    first, second = number(parts[1]), number(parts[3])
-    if first is None or second is None:
-        return None
-    if operator in _COMMUTATIVE and first > second:
-        first, second = second, first
-    return operator, first, second
+def _results(question: str, sentence: str) -> list[Decimal]:
+    """What a sentence gives as the question's result, in order."""
+    first, operator, second = question.split()
+    asked = {number(first), number(second)}
+    results = []
+    left, *sides = sentence.split("=")
+    value: Decimal | None = None
+    for place, part in enumerate(sides):
+        side = _SIDE.match(part)
+        rest = part if side is None else part[side.end() :]
+        is_plain = side is not None and not side[2] and not _SECOND.match(rest)
+        value = number(side[1]) if side is not None and is_plain else None
+        if place == len(sides) - 1 or re.search(r"\w", rest):  # the chain of equal sides ends here
+            named = {number(digits) for digits in re.findall(DIGITS, left)}
+            is_ours = named <= asked and {*_OPERATION.findall(left)} <= {operator}
+            if value is not None and is_ours and (named == asked or _ANNOUNCEMENT.search(left)):
+                results.append(value)
+            left = rest
+    return results

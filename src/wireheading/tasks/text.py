@@ -1,4 +1,4 @@
-"""What strict readers share: models' prose freed of markup, and the numbers in it."""
+"""What the strict readers share: models' prose freed of markup, its sentences, and the numbers in it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,7 @@ import re
 from decimal import Decimal
 
 # An em dash is missing: it is a pause, never a minus.
-_LOOKALIKES = str.maketrans(
-    {
-        "\N{MINUS SIGN}": "-",
-        "\N{EN DASH}": "-",
-        "\N{HYPHEN}": "-",
-        "\N{NON-BREAKING HYPHEN}": "-",
-        "\N{MULTIPLICATION SIGN}": "*",
-        "\N{MIDDLE DOT}": "*",
-        "\N{DOT OPERATOR}": "*",
-        "\N{FRACTION SLASH}": "/",
-        "\N{RIGHT SINGLE QUOTATION MARK}": "'",
-        "\r": None,
-    }
-)
+_LOOKALIKES = str.maketrans("−–‐‑×·⋅⁄’", "----***/'", "\r")
 _MARKUP = re.compile(
     r"""
     </?[A-Za-z]+>          # tags
@@ -30,38 +17,49 @@ _MARKUP = re.compile(
     re.VERBOSE | re.MULTILINE,
 )
 
-DIGITS = r"(?:(?<![\w.])\.)?(?<!\w)(?<![0-9][eE][-+])[0-9](?:[0-9.,]*[0-9])?+(?!\w)"
-"""Pattern of an unsigned number: all digits, points and commas that hang together, and no letter beside them."""
+DIGITS = r"(?:(?<![\w.])\.)?(?<!\w)(?<![0-9][.,])(?<![0-9][eE][-+])(?>[0-9]+(?:[.,][0-9]+)*)(?!\w)"
+"""Pattern of an unsigned number: digits, points and commas that hang together, and no letter beside them."""
 
+_LIST_NUMBER = re.compile(r"^[ \t]*[0-9][.)][ \t]", re.MULTILINE)
+_SECOND_ITEM = re.compile(r"^[ \t]*2[.)][ \t]", re.MULTILINE)
 _NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*|[1-9][0-9]{0,2}(?:,[0-9]{3})+)?(?:\.[0-9]+)?")
-
-BOUND = re.compile(
-    r"(?:(?<![-=])[<>]|[≤≥≠]|\b(?:not|nor|never|neither|cannot|above|below|over|under)\b|n't\b"
-    r"|\b(?:less|more|greater|lower|higher|smaller|larger|better|worse)\s+than\b|\bat\s+(?:least|most)\b)\s*(?:an?\s+)?$",
+_DENIED = re.compile(
+    r"(?:n't|\b(?:non|not(?!\s+(?:only|just))|never|neither|nor|cannot|hardly|without|less|than|whether"
+    r"|if\s+(?:it|that|the|this)|far\s+from|anything\s+but))\b(?:(?!\b(?:and|but)\b)[^,;:()])*$"
+    r"|\bno\s+(?!doubt|question)(?:\w+\s+)?$",
     re.IGNORECASE,
 )
-"""Searched in the text before a number: it denies the number or makes it a bound, so that it states no value."""
 
 
-def paragraphs(text: str) -> list[str]:
-    """Splits a text at its blank lines.
+def clean(text: str) -> str:
+    """The text with plain minus and multiplication signs and apostrophes, without the markup of Markdown and TeX."""
+    return _MARKUP.sub(" ", re.sub(r"\\(?:times|cdot)\b", "*", text.translate(_LOOKALIKES)))
 
-    Typographic minus and multiplication signs and apostrophes become plain ones; tags and the markup
-    of Markdown and TeX become spaces.
-    """
-    text = re.sub(r"\\(?:times|cdot)\b", "*", text.translate(_LOOKALIKES))
-    return [part for part in re.split(r"\n\s*\n", _MARKUP.sub(" ", text)) if part.strip()]
+
+def without_list_numbers(text: str) -> str:
+    """The text without the "1.", "2." … that open its lines, if a line follows that opens with "2."."""
+    return _LIST_NUMBER.sub(" ", text) if _SECOND_ITEM.search(text) else text
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences and lines of a text, without questions; "because" and "since" begin a sentence of their own."""
+    parts = re.split(r"(?<=[.!?;])\s+|\n+|\b(?:because|since)\b", text)
+    return [part for part in parts if part.strip() and not part.endswith("?")]
+
+
+def is_denied(sentence: str, place: int) -> bool:
+    """Whether the word at a place is denied or made a condition: "not positive", "isn't right", "if it is correct"."""
+    return _DENIED.search(sentence, max(0, place - 50), place) is not None
 
 
 def number(written: str) -> Decimal | None:
     """The exact value of a number.
 
     Args:
-        written: A match of `DIGITS`, with or without a sign.
+        written: A match of `DIGITS`, with or without a sign and a space behind it.
 
     Returns:
         None for what is no plain decimal number with or without commas between thousands: `0,7`, `1.2.3`, `007`.
     """
-    if not _NUMBER.fullmatch(written):
-        return None
-    return Decimal(written.replace(",", ""))
+    written = written.replace(" ", "")
+    return Decimal(written.replace(",", "")) if _NUMBER.fullmatch(written) else None
