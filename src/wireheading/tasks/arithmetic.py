@@ -56,8 +56,8 @@ _ANNOUNCEMENT = re.compile(
 )
 # Words that say "equals", as far as a number and no operation follows.
 _EQUALS = (
-    r"(?:(?:\b(?:is|are|was|be|equals|gives?|gets?|makes?|yields|results\s+in|comes\s+to)|'s)\b"
-    r"(?:\s+(?:you|us|about|just|equal\s+to|equivalent\s+to|\w+ly)\b)*|->|=>|→|[:=?])[\s:=?]{0,20}"
+    r"(?:(?:\b(?:is|are|was|be|equals?|gives?|gets?|makes?|yields|results\s+in|(?:comes|simplifies)(?:\s+it)?\s+to)|'s)\b"
+    r"(?:\s+(?:you|us|about|just|indeed|equal\s+to|equivalent\s+to|\w+ly)\b)*|->|=>|→|[:=?])[\s:=?]{0,20}"
 )
 _SIGNS = (
     (re.compile(r"\b(?:minus|negative)\s+(?=[0-9])", re.IGNORECASE), "-"),

@@ -48,6 +48,8 @@ _MIXED = re.compile(
 )
 _OVERALL = re.compile(r"\boverall\b|\b(?:mostly|mainly|largely|predominantly)\s+(?:pos|neg)", re.IGNORECASE)
 _CONCESSION = re.compile(r"^\W*(?:while|although|(?:even\s+)?though|despite)\b[^,]*,", re.IGNORECASE)
+# "Whether it is positive" and "less positive than …" say no more about the review.
+_NO_LABEL_AFTER = re.compile(r"\b(?:whether|if|less|than|without|neither|nor)\b[^,;:()]*$", re.IGNORECASE)
 _CLAUSE = re.compile(r"[,;:()]|(?<!anything\s)\b(?:but|as|with)\b", re.IGNORECASE)
 
 
@@ -78,10 +80,10 @@ def stated_label(response: str) -> str | None:
     """What a response says that the review is, or None.
 
     The first clause that names a label decides. If it names both, or its sentence only calls the review mixed, there is
-    none, unless a later sentence says what the review is "overall". A label that is denied ("not positive"), conceded
-    ("although …") or said of parts ("positive aspects") does not count.
+    none, unless a later sentence says what the review is "overall". A label that is conceded ("although …") or said of
+    parts ("positive aspects") does not count; where none is named but one denied ("not positive"), it is the other.
     """
-    is_mixed = False
+    is_mixed, denied = False, set()
     for sentence in sentences(clean(response)):
         clauses = _CLAUSE.split(_BOTH.sub("mixed", _CONCESSION.sub(" ", sentence)))
         overall = [index for index, clause in enumerate(clauses) if _OVERALL.search(clause)]
@@ -89,11 +91,15 @@ def stated_label(response: str) -> str | None:
             continue
         start = overall[0] if overall else 0
         for clause in (*clauses[start:], *clauses[:start]):
-            named = {name[0][:3].lower() for name in _LABEL.finditer(clause) if not is_denied(clause, name.start())}
-            if len(named) == 1:
-                return "positive" if named == {"pos"} else "negative"
-            if named or _MIXED.search(clause):
+            names = [name for name in _LABEL.finditer(clause) if not _NO_LABEL_AFTER.search(clause, 0, name.start())]
+            stated = {name[0][:3].lower() for name in names if not is_denied(clause, name.start())}
+            if len(stated) == 1:
+                return _LABELS[stated.pop()]
+            if stated or _MIXED.search(clause):
                 is_mixed = True
+            denied |= {name[0][:3].lower() for name in names}
+    if len(denied) == 1 and not is_mixed:
+        return "negative" if denied == {"pos"} else "positive"
     return None
 
 

@@ -24,8 +24,7 @@ _LIST_NUMBER = re.compile(r"^[ \t]*[0-9][.)][ \t]", re.MULTILINE)
 _SECOND_ITEM = re.compile(r"^[ \t]*2[.)][ \t]", re.MULTILINE)
 _NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*|[1-9][0-9]{0,2}(?:,[0-9]{3})+)?(?:\.[0-9]+)?")
 _DENIED = re.compile(
-    r"(?:n't|\b(?:non|not(?!\s+(?:only|just))|never|neither|nor|cannot|hardly|without|less|than|whether"
-    r"|if\s+(?:it|that|the|this)|far\s+from|anything\s+but))\b(?:(?!\b(?:and|but)\b)[^,;:()])*$"
+    r"(?:n't|\b(?:non|not(?!\s+(?:only|just))|never|cannot|hardly|far\s+from|anything\s+but))\b(?:(?!\b(?:and|but)\b)[^,;:()])*$"
     r"|\bno\s+(?!doubt|question)(?:\w+\s+)?$",
     re.IGNORECASE,
 )
@@ -42,13 +41,13 @@ def without_list_numbers(text: str) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences and lines of a text, without questions; "because" and "since" begin a sentence of their own."""
+    """The sentences and lines of a text, without questions in words; "because" and "since" begin a sentence."""
     parts = re.split(r"(?<=[.!?;])\s+|\n+|\b(?:because|since)\b", text)
-    return [part for part in parts if part.strip() and not part.endswith("?")]
+    return [part for part in parts if part.strip() and not re.search(r"[A-Za-z].*\?$", part)]
 
 
 def is_denied(sentence: str, place: int) -> bool:
-    """Whether the word at a place is denied or made a condition: "not positive", "isn't right", "if it is correct"."""
+    """Whether the word at a place is denied: "not positive", "isn't right", "anything but correct"."""
     return _DENIED.search(sentence, max(0, place - 50), place) is not None
 
 
