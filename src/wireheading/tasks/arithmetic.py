@@ -44,10 +44,13 @@ SLIPS = (-10, -2, -1, 1, 2, 10)
 _COMMUTATIVE = ("+", "*")
 
 _SIGNED = rf"(?:- ?)?{DIGITS}"
-_ALONE = rf"(?={_SIGNED}(?!\s*[-+*/÷=]))"
+# No operation follows, in signs or in words.
+_NO_OPERATION = r"(?!\s*[-+*/÷=]|\s+(?:times|multiplied|divided|plus|minus|added)\b)"
+_ALONE = rf"(?={_SIGNED}{_NO_OPERATION})"
 _SIDE = re.compile(rf"\s*({_SIGNED})((?:\s*[-+*/÷]\s*{_SIGNED})*)")
 _OPERATION = re.compile(rf"{DIGITS}\s*([-+*/÷])\s*(?={DIGITS})")
-_SECOND = re.compile(rf"\s*(?:[,;/-]|or|and)?\s*(?:maybe\s+)?-?{DIGITS}(?!\s*[-+*/÷=])", re.IGNORECASE)
+_SECOND = re.compile(rf"\s*(?:[,;/-]|or|and)?\s*(?:maybe\s+)?-?{DIGITS}{_NO_OPERATION}", re.IGNORECASE)
+_OPERATOR = re.compile(r"\s*[-+*/÷]\s*\w")
 _OPENING = re.compile(rf"[^\w-]*({_SIGNED})(?![%]|\s*[-+*/÷]\s*[0-9])")
 _ENDING = re.compile(rf"=\s*({_SIGNED})\W*$")
 _ANNOUNCEMENT = re.compile(
@@ -188,7 +191,7 @@ def _as_equations(response: str) -> str:
     """A response with "=" for words that say so ("45 plus 23 is 68"), without asides in brackets and list numbers."""
     text = without_list_numbers(clean(response))
     text = re.sub(r"\([^()]*\)", lambda aside: " " if re.search("[A-Za-z]", aside.group()) else aside.group(), text)
-    text = re.sub("[()]", " ", text)
+    text = re.sub("[()]", " ", re.sub(r"(?<=[0-9])\(", "*", text))
     for words, sign in _SIGNS:
         text = words.sub(sign, text)
     return text
@@ -204,7 +207,7 @@ def _results(question: str, sentence: str) -> list[Decimal]:
     for place, part in enumerate(sides):
         side = _SIDE.match(part)
         rest = part if side is None else part[side.end() :]
-        is_plain = side is not None and not side[2] and not _SECOND.match(rest)
+        is_plain = side is not None and not side[2] and not _SECOND.match(rest) and not _OPERATOR.match(rest)
         value = number(side[1]) if side is not None and is_plain else None
         if place == len(sides) - 1 or re.search(r"\w", rest):  # the chain of equal sides ends here
             named = {number(digits) for digits in re.findall(DIGITS, left)}

@@ -46,7 +46,10 @@ _MIXED = re.compile(
     r"\b(?:ambiguous|ambivalent|balanced|conflicting|contradictory|mix|mixed|mixture|neither|neutral|nuanced)\b",
     re.IGNORECASE,
 )
-_OVERALL = re.compile(r"\boverall\b|\b(?:mostly|mainly|largely|predominantly)\s+(?:pos|neg)", re.IGNORECASE)
+_OVERALL = re.compile(
+    r"\b(?:overall|ultimately|in\s+the\s+end|on\s+the\s+whole|in\s+conclusion|therefore)\b|\b(?:mostly|mainly|largely|predominantly)\s+(?:pos|neg)",
+    re.IGNORECASE,
+)
 _CONCESSION = re.compile(r"^\W*(?:while|although|(?:even\s+)?though|despite)\b[^,]*,", re.IGNORECASE)
 # "Whether it is positive" and "less positive than …" say no more about the review.
 _NO_LABEL_AFTER = re.compile(r"\b(?:whether|if|less|than|without|neither|nor)\b[^,;:()]*$", re.IGNORECASE)
