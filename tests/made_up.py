@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from analysis import made_up_evaluation, made_up_rounds
-from test_config import changed
+from configs import changed
 
 from wireheading.records.record import make_record, write_record
 from wireheading.study.config import Run, Study, load_study

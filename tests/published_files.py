@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from configs import ROOT
 from made_up import PROVENANCE
-from test_config import ROOT
 
 from wireheading.records.record import ITEM_ARRAYS, ROUND_ARRAYS, make_record
 from wireheading.study.config import Run, Study

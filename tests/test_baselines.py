@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from baselines import Generate, OneRun, TokenByToken
+from configs import changed
 from policies import WIDTHS, make_policy
-from test_config import changed
 from toys import toy_chat, toy_model
 
 from wireheading.policy.update import Turn

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,30 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
+from configs import ROOT, changed, demo
 
 from wireheading.errors import ConfigError
 from wireheading.study.config import Run, Study, json_schema, load_study
 from wireheading.study.reading import read_config
 
-ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
-
-
-def demo() -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
-    return content
-
-
-def changed(**changes: Any) -> dict[str, Any]:
-    """The demo's configuration with other values; `__` stands between the parts of a key."""
-    config = copy.deepcopy(demo())
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        section = config
-        for part in path:
-            section = section.setdefault(part, {})
-        section[last] = value
-    return config
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

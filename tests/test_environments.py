@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from configs import ROOT
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[1]
 PINS = {
     requirement.name.replace("_", "-").lower(): requirement
     for line in ["torch==2.13.0", *(ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()]

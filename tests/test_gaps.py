@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+from configs import ROOT
 from published_files import CONDITIONS, LLAMA, MISTRAL, ROUNDS, TASKS, episode, published_config, results_of_seed
-from test_config import ROOT
 
 from wireheading.study.config import Run, load_study
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from test_config import changed
+from configs import changed
 
 from wireheading.engine import leases
 from wireheading.engine.leases import leased, own_device, visible_devices

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from configs import ROOT, changed
 from memory import seed_runs, shape_of
-from test_config import changed
 from throughput import LENGTHS, SHAPES
 from toys import save_toy, toy_model
 from transformers import AutoConfig, Gemma2Config, LlamaConfig, PretrainedConfig
@@ -22,8 +22,6 @@ from wireheading.errors import InputError
 from wireheading.study.config import Run, Study, load_study
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[1]
 
 
 def job(**changes: Any) -> tuple[Study, list[Run]]:

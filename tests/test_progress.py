@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from test_config import changed
+from configs import changed
 
 from wireheading.engine.progress import Progress, duration
 from wireheading.study.config import load_study

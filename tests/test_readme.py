@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
+from configs import ROOT
 from families import save_family
 
 from wireheading.study.config import Study, load_study
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from configs import ROOT
 from families import save_family
 from hub import COMMIT, serving
-from test_data import save_cnn, save_imdb
+from hub_data import save_cnn, save_imdb
 
 from wireheading.records.record import read_record
 from wireheading.study.config import Run, Study, load_study
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
 SECRET = "hf_this_must_not_be_told"
 LIMITS = {"train_items": 5, "heldout_items": 3, "response_tokens": 4, "grade_tokens": 3}
 CHAT = {"prompt_tokens": 160, "grading_prompt_tokens": 120, **LIMITS}

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_config import ROOT
+from configs import ROOT
 
 PACKAGE = ROOT / "src" / "wireheading"
 

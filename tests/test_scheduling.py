@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from configs import changed
 from made_up import few_runs, reseal, write_runs
 from published_files import own_record
-from test_config import changed
 
 from wireheading import scheduling
 from wireheading.analysis.currency import analysis_is_current, tables_are_current

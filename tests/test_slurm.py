@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from configs import ROOT
 from lab import Lab, missing, slurm_lab
-from test_workflow import ROOT, Workplace, science
+from workplace import Workplace, science
 
 from wireheading.records.record import read_record
 from wireheading.study.config import Study

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from configs import ROOT, changed
 from made_up import PROVENANCE
 from published_files import LLAMA, episode, one, own_record, published_config, put, results_of_seed
 from safetensors.numpy import save_file
-from test_config import ROOT, changed
 
 from wireheading import cli, status
 from wireheading.check import check_records, check_text

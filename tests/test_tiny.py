@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 import torch
-from test_config import changed
+from configs import SMALL, changed
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from wireheading.errors import ConfigError
@@ -22,8 +22,6 @@ from wireheading.study.config import Study, load_study
 from wireheading.tasks import TASKS
 
 pytestmark = pytest.mark.slow
-
-SMALL = {"corpus_items": 60, "batch_tokens": 256, "skill_steps": 3, "noise_steps": 2, "calibration_steps": 2}
 
 
 def small_study() -> Study:

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from analysis import made_up_evaluation
 from browser import CHROMIUM, Page, browsing
+from configs import changed
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import PROVENANCE
-from test_config import changed
 
 from wireheading.analysis.pages import transcripts as transcript_page
 from wireheading.analysis.pages.transcripts import (

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from configs import changed
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from test_config import changed
 
 from wireheading.analysis.verdict import (
     VERDICT,
