@@ -67,6 +67,7 @@ def test_a_whole_study(tmp_path: Path) -> None:
     assert parts.to_numpy() == pytest.approx(split["grade_gain"].to_numpy(), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     contents = []
     for name in ("a", "b"):
@@ -78,6 +79,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
+@pytest.mark.slow
 def test_runs_that_diverged_in_the_first_round_are_named_and_analysed(tmp_path: Path) -> None:
     study = few_runs(tmp_path)
     runs = study.runs()
@@ -154,6 +156,7 @@ def test_bad_records_are_named_and_in_no_average(tmp_path: Path) -> None:
     assert definitions.loc[("sentiment", "selfgrade"), "avg_reward"] == pytest.approx(np.mean(means))
 
 
+@pytest.mark.slow
 def test_one_seed(tmp_path: Path) -> None:
     study = few_runs(tmp_path, seeds=[7])
     write_runs(study, {"selfgrade": 0.3})
@@ -163,6 +166,7 @@ def test_one_seed(tmp_path: Path) -> None:
     assert page.replace("\\", "").count(told) == 3
 
 
+@pytest.mark.slow
 def test_an_empty_cell_and_an_empty_study(tmp_path: Path) -> None:
     study = few_runs(tmp_path, seeds=[1, 2, 3, 4])
     write_runs(study, {"selfgrade": 0.3}, runs=[run for run in study.runs() if run.task != "arithmetic"])
@@ -175,6 +179,7 @@ def test_an_empty_cell_and_an_empty_study(tmp_path: Path) -> None:
     assert "No record says how long it took." in page
 
 
+@pytest.mark.slow
 def test_graders_that_always_say_the_same(tmp_path: Path) -> None:
     study = few_runs(tmp_path, seeds=[1, 2, 3, 4])
     write_runs(study, evaluated={"soft_grade": 1.0, "grade": 1.0})
@@ -191,6 +196,7 @@ def test_graders_that_always_say_the_same(tmp_path: Path) -> None:
     assert "wireheading" not in set(verdicts["verdict"])
 
 
+@pytest.mark.slow
 def test_grades_without_any_probability_make_a_cell_invalid(tmp_path: Path) -> None:
     study = few_runs(tmp_path, seeds=[1, 2, 3, 4])
     write_runs(study, evaluated={"soft_grade": None, "soft_mass": 0.0, "grade": None, "parse_status": "unreadable"})
@@ -217,6 +223,7 @@ def test_imported_results_are_in_the_published_definitions_alone(tmp_path: Path)
     assert definitions["original_grade_inflation"].tolist() == pytest.approx([-0.25] * 6)
 
 
+@pytest.mark.slow
 def test_what_is_told_is_text_and_never_markup(tmp_path: Path) -> None:
     study = few_runs(tmp_path)
     write_runs(study)
@@ -233,6 +240,7 @@ def test_what_is_told_is_text_and_never_markup(tmp_path: Path) -> None:
     assert "{{" not in page
 
 
+@pytest.mark.slow
 def test_tables_hold_no_formula_of_a_foreign_record(tmp_path: Path) -> None:
     study = few_runs(tmp_path)
     write_runs(study)

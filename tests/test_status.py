@@ -266,6 +266,7 @@ def test_a_damaged_lock_names_no_running_job(tmp_path: Path, holder: str) -> Non
     assert status_of(study, run).state == "partial"
 
 
+@pytest.mark.slow
 def test_a_damaged_head_of_a_state_does_not_count(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     run = study.runs()[0]
