@@ -1,4 +1,4 @@
-"""Attention in the model's own precision, which can cap scores and decodes without copying the cache."""
+"""Attention in the model's own precision, with capped scores where wanted, and without copies of the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME = "exact"
 
 
 def use_exact_attention(model: PreTrainedModel) -> None:
-    """Chooses an attention that works in the model's own precision.
+    """Sets an attention that works in the model's own precision.
 
     transformers' plain attention, which Gemma-2 would get, computes its softmax in float32 whatever the model's type.
     """

@@ -1,8 +1,8 @@
-"""LoRA adapters of many runs, stacked: a slot each, computed in one batched product.
+"""LoRA adapters of many runs, stacked: one slot per run, computed in batched products.
 
 The factors of all layers lie in one flat tensor `[slots, parameters]`, with the gradient and AdamW's moments beside it
 in the same shape. A layer's `A [slots, rank, in]` and `B [slots, out, rank]` are views into it. So clipping and AdamW
-are a few operations on whole slots, and nothing is ever reduced across them.
+are a few operations on whole slots, and nothing is ever reduced across slots.
 """
 
 from __future__ import annotations
@@ -113,13 +113,13 @@ class Group:
         shapes: Shapes of the matrices that lie one after the other: the joint A, then each layer's B.
         size: Parameters of all of them.
         joint: The layers.
-        sampling: What the joint multiplies with while the policies of all slots speak, its `a` and its `b`.
+        sampling: The factors of all slots that sampling multiplies with: the joint's `a` and `b`.
     """
 
     def __init__(
         self, names: tuple[str, ...], layers: Sequence[nn.Linear], config: LoraConfig, slots: int, dtype: torch.dtype
     ):
-        """Joins the layers and makes room for what the policies of so many slots speak with."""
+        """Joins the layers and allocates the sampling factors of all slots."""
         self.names = names
         self.rank = rank = config.rank
         self.shapes = [(len(names) * rank, layers[0].in_features), *((layer.out_features, rank) for layer in layers)]
@@ -131,9 +131,9 @@ class Group:
         self.sampling = a, b
 
     def publish(self, part: Tensor, slots: slice) -> None:
-        """Lets the policies of some slots speak with what their part of the flat tensor holds."""
+        """Copies some slots' parameters, in their part of the flat tensor, to the sampling factors."""
         sampling_a, sampling_b = (matrix[slots] for matrix in self.sampling)
-        # Every row is multiplied with all slots' factors, and zero times infinity would reach the neighbours.
+        # Every row is multiplied with all slots' factors: zero times infinity would reach a neighbour.
         a, *bs = self.matrices(part.nan_to_num(0.0, 0.0, 0.0))
         sampling_a.copy_(a)
         column = 0
@@ -152,17 +152,15 @@ class Adapters:
     """The adapters of all slots of a model, with their gradients and AdamW's state.
 
     Attributes:
-        values: The adapters' parameters, `[slots, parameters]`. The policies speak with a copy in the base model's
-            type (`Group.sampling`): what rounding it changes is less than what rounding its sum with the base layer's
-            output changes.
-        grads: Their gradients in the same shape; a backward pass adds to them.
-        exp_avg: AdamW's first moments, likewise.
-        exp_avg_sq: AdamW's second moments, likewise.
-        steps: Updates that each slot has had, `[slots]`.
-        finite: For each slot 1, or not a number where a parameter is not finite: `[slots]`.
-        slot_mask: On the diagonal what is in `finite`, or 0 where an adapter is off, and 0 elsewhere: `[slots, slots]`.
-        selected: The slots that `select` chose. Where two selections are equal, so are all addresses that a forward
-            pass reads.
+        values: The adapters' parameters, `[slots, parameters]`. Sampling uses a copy in the base model's type
+            (`Group.sampling`), whose rounding matters less than that of its sum with the base layer's output.
+        grads: Their gradients, in the same shape; a backward pass adds to them.
+        exp_avg: AdamW's first moments, in the same shape.
+        exp_avg_sq: AdamW's second moments, in the same shape.
+        steps: Number of updates of each slot, `[slots]`.
+        finite: 1 for each slot, or NaN if one of its parameters is not finite: `[slots]`.
+        slot_mask: `finite` on the diagonal, with 0 where an adapter is off; 0 elsewhere: `[slots, slots]`.
+        selected: The slots that `select` chose. With equal selections a forward pass reads the same addresses.
     """
 
     def __init__(self, model: nn.Module, config: LoraConfig, slots: int):
@@ -207,9 +205,9 @@ class Adapters:
                 setattr(model.get_submodule(parent), child, StackedLora(group.joint, index))
 
     def initialise(self, slot: int, seed: int) -> None:
-        """Gives a slot the adapter that every run of a seed starts from.
+        """Sets a slot's adapter to the initial one of a seed, the same for all its runs.
 
-        As PEFT does: A uniform in ±1/sqrt(in), which is Kaiming's with a = sqrt(5); B zero, so that the policy is the
+        As in PEFT, A is uniform in ±1/sqrt(in), Kaiming's with a = sqrt(5), and B is zero: the policy starts as the
         base model.
         """
         for (name, factor), view in self._views(self.values).items():
@@ -224,12 +222,12 @@ class Adapters:
         self.publish(slice(slot, slot + 1))
 
     def select(self, slots: range, *, gate: Tensor | None = None, trained: bool = False) -> None:
-        """Puts a range of slots into the layers for the next forward pass.
+        """Selects the slots of the next forward pass.
 
         Args:
             slots: The slots, in the order of the batch's rows.
-            gate: For each of them 1 where the adapter is on and 0 where the base model speaks; all on if None.
-            trained: Whether a backward pass follows, which then adds to `grads`; else the policy speaks.
+            gate: For each slot 1 if its adapter is on, 0 if the base model is sampled; all are on if None.
+            trained: Whether a backward pass follows, which adds to `grads`; if not, the pass samples.
         """
         part = slice(slots.start, slots.stop)
         if trained:
@@ -251,7 +249,7 @@ class Adapters:
         self.selected = slots
 
     def state(self, slot: int) -> dict[str, Tensor]:
-        """A copy of everything that a slot's next update depends on."""
+        """A copy of all that a slot's next update depends on."""
         return {
             "values": self.values[slot].to("cpu", copy=True),
             "exp_avg": self.exp_avg[slot].to("cpu", copy=True),
@@ -260,18 +258,18 @@ class Adapters:
         }
 
     def restore(self, slot: int, state: dict[str, Tensor]) -> None:
-        """Puts a slot back into a state that `state` gave."""
+        """Restores a slot from what `state` returned."""
         for name, tensor in state.items():
             getattr(self, name)[slot] = tensor
         self.grads[slot] = 0
         self.publish(slice(slot, slot + 1))
 
     def publish(self, part: slice) -> None:
-        """Lets the policies of some slots speak with their new parameters."""
+        """Makes sampling use the new parameters of some slots."""
         values = self.values[part]
         self.finite[part] = torch.ones_like(self.finite[part]).masked_fill_(~values.sum(dim=1).isfinite(), torch.nan)
-        for group, own in zip(self.groups, self._parts(values), strict=True):
-            group.publish(own, part)
+        for group, parameters in zip(self.groups, self._parts(values), strict=True):
+            group.publish(parameters, part)
 
     def save_peft(self, slot: int, folder: Path, base: str, revision: str | None = None) -> list[Path]:
         """Writes a slot's adapter so that `PeftModel.from_pretrained` loads it.
