@@ -162,7 +162,7 @@ class Fuzz:
         write_tables(study, Tables.of(study), told.append)
         assert told[-1] == f"{len(valid)} of {len(states)} records are in the tables"
         bad = sum(finding.state in BAD for finding in findings)
-        return "some believed" if valid else "all refused" if bad else "all stale"
+        return "some valid" if valid else "all refused" if bad else "all stale"
 
     def state(self, rng: random.Random) -> str:
         """Damages a checkpoint's files: the run goes on from a state that is whole, or from the start."""

@@ -341,7 +341,7 @@ def test_own_records_come_back_from_an_export_with_the_same_original_fields(tmp_
         assert {name: back[name] for name in shared} == {name: own[name] for name in shared}
 
 
-def test_an_export_overwrites_only_when_asked_and_leaves_out_what_is_not_believed(tmp_path: Path) -> None:
+def test_an_export_overwrites_only_when_asked_and_leaves_out_what_is_invalid(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     take(study, put(tmp_path, {"seed_42": results_of_seed(42)}))
     run = study.runs()[0]

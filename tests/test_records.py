@@ -163,7 +163,7 @@ def test_any_edited_byte_is_noticed(path: Path) -> None:
         ({"run": {"seed": 42, "model": "tiny", "task": "chess", "condition": "honest"}}, "unknown task or condition"),
     ],
 )
-def test_a_record_that_contradicts_itself_is_not_believed(path: Path, changes: dict[str, Any], message: str) -> None:
+def test_a_record_that_contradicts_itself_is_invalid(path: Path, changes: dict[str, Any], message: str) -> None:
     content = record(**changes)
     write_record(path, content)
     with pytest.raises(RecordError, match=message) as caught:
@@ -173,14 +173,14 @@ def test_a_record_that_contradicts_itself_is_not_believed(path: Path, changes: d
     assert "\n" not in str(caught.value)
 
 
-def test_a_record_in_anothers_place_is_not_believed(path: Path) -> None:
+def test_a_record_in_the_place_of_another_is_invalid(path: Path) -> None:
     other = path.with_name("control.json")
     write_record(other, record())
     with pytest.raises(RecordError, match="is the record of 42/tiny/arithmetic/honest; move it to its own place"):
         read_record(other, DIGEST)
 
 
-def test_half_a_character_is_not_believed(path: Path) -> None:
+def test_half_a_character_is_invalid(path: Path) -> None:
     write_record(path, record(problem="XYZ"))
     reseal(path, b"XYZ", rb"\ud800")
     with pytest.raises(RecordError, match=r"surrogates not allowed"):
@@ -216,7 +216,7 @@ def test_every_field_of_a_record_is_in_the_schema() -> None:
 
 
 @pytest.mark.parametrize("key", ["scores", "evaluations", "timing", "spec", "run", "status", "inputs"])
-def test_a_record_without_a_part_is_not_believed(path: Path, key: str) -> None:
+def test_a_record_without_a_part_is_invalid(path: Path, key: str) -> None:
     content = record()
     del content[key]
     write_record(path, content)
@@ -225,7 +225,7 @@ def test_a_record_without_a_part_is_not_believed(path: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
-def test_a_number_that_is_none_is_not_believed(path: Path, constant: str) -> None:
+def test_a_number_that_is_not_finite_is_invalid(path: Path, constant: str) -> None:
     write_record(path, record(avg_loss=123456.5))
     # Another program could have written such a file whole, with a checksum that fits.
     reseal(path, b"123456.5", constant.encode())

@@ -1,4 +1,4 @@
-"""Where runs stand, what is left, and which records can be believed; and the command that tells it."""
+"""What became of runs, what is left, which records are valid; and the command that says so."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def test_a_run_is_shown_by_some_of_its_rounds_and_prompts_are_kept_once(tmp_path
     assert (content["problems"], content["reduced"], content["text_limit"]) == ([], False, None)
 
 
-def test_what_cannot_be_believed_is_left_out_and_named(tmp_path: Path) -> None:
+def test_what_is_invalid_is_left_out_and_named(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     good, missing, edited, swapped, gone, silent = study.runs()
     for run in (good, edited, swapped, gone, silent):
@@ -438,7 +438,7 @@ def test_a_key_leads_to_the_search(page: Page) -> None:
 
 
 @in_browser
-def test_a_study_without_a_believable_run_has_a_page_that_says_so(browsed: tuple[Page, Path], tmp_path: Path) -> None:
+def test_a_study_without_a_valid_run_has_a_page_that_says_so(browsed: tuple[Page, Path], tmp_path: Path) -> None:
     page, path = browsed[0], tmp_path / "empty.html"
     write_transcript_page(study_in(tmp_path), path, lambda _: None)
     visit(page, path)
