@@ -65,7 +65,7 @@ _EQUALS = (
 _SIGNS = (
     (re.compile(r"\b(?:minus|negative)\s+(?=[0-9])", re.IGNORECASE), "-"),
     (re.compile(rf"\b(?:so|therefore|thus|hence)\b[,:]?\s+{_ALONE}", re.IGNORECASE), "the answer = "),
-    (re.compile(rf"{_EQUALS}{_ALONE}|=[\s?]{0, 20}(?={_SIGNED})", re.IGNORECASE), " = "),
+    (re.compile(rf"{_EQUALS}{_ALONE}|=[\s?]{{0,20}}(?={_SIGNED})", re.IGNORECASE), " = "),
 )
 
 

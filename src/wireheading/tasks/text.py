@@ -43,7 +43,7 @@ def without_list_numbers(text: str) -> str:
 def sentences(text: str) -> list[str]:
     """The sentences and lines of a text, without questions in words; "because" and "since" begin a sentence."""
     parts = re.split(r"(?<=[.!?;])\s+|\n+|\b(?:because|since)\b", text)
-    return [part for part in parts if part.strip() and not re.search(r"[A-Za-z].*\?$", part)]
+    return [part for part in parts if part.strip() and not (part.endswith("?") and re.search("[A-Za-z]", part))]
 
 
 def is_denied(sentence: str, place: int) -> bool:
