@@ -54,7 +54,7 @@ _OPERATOR = re.compile(r"\s*[-+*/÷]\s*\w")
 _OPENING = re.compile(rf"[^\w-]*({_SIGNED})(?![%]|\s*[-+*/÷]\s*[0-9])")
 _ENDING = re.compile(rf"=\s*({_SIGNED})\W*$")
 _ANNOUNCEMENT = re.compile(
-    r"\b(?:answer|result|solution|sum|total|product|difference|number|x)\b|^\W*(?:it|that|this|you|we|i)\W*$",
+    r"\b(?:answer|result|solution|sum|total|product|difference|the\s+number|x)\b|^\W*(?:it|that|this|you|we|i)\W*$",
     re.IGNORECASE,
 )
 # Words that say "equals", as far as a number and no operation follows.
@@ -63,8 +63,9 @@ _EQUALS = (
     r"(?:\s+(?:you|us|about|just|indeed|equal\s+to|equivalent\s+to|\w+ly)\b)*|->|=>|→|[:=?])[\s:=?]{0,20}"
 )
 _SIGNS = (
+    (re.compile(r"(?<=[0-9]) ?x ?(?=[0-9])", re.IGNORECASE), " * "),
     (re.compile(r"\b(?:minus|negative)\s+(?=[0-9])", re.IGNORECASE), "-"),
-    (re.compile(rf"\b(?:so|therefore|thus|hence)\b[,:]?\s+{_ALONE}", re.IGNORECASE), "the answer = "),
+    (re.compile(rf"\b(?:so|therefore|thus|hence|answer|result)\b[,:]?\s+{_ALONE}", re.IGNORECASE), "the answer = "),
     (re.compile(rf"{_EQUALS}{_ALONE}|=[\s?]{{0,20}}(?={_SIGNED})", re.IGNORECASE), " = "),
 )
 

@@ -69,7 +69,7 @@ _COUNT = re.compile(
 )
 _VERDICT = re.compile(
     r"^\W*(?:(?P<one>one)|zero)(?=\s*(?:[,.!:]|$))"
-    r"|\bno(?=\s*(?:[^\w\s]|$)|\s+(?:it|i|the|this|that|my|your)\b)"
+    r"|\bno(?=\s*(?:[^\w\s]|$)|\s+(?:or|it|i|the|this|that|my|your)\b)"
     r"|\b(?:(?P<good>yes|correct|right|true|accurate)|incorrect|wrong|false|inaccurate|mistake|mistaken|error)\b"
     # "Correct answer: 68" does not say whether the answer was correct.
     r"(?!\s+\w+\s*(?:is|was|would|should|=|:))",

@@ -36,7 +36,7 @@ _LABELS = {"0": "negative", "1": "positive", "neg": "negative", "pos": "positive
     label: label for label in ("negative", "positive")
 }
 _PART = r"\s+(?:aspect|comment|element|feature|part|point|qualit(?:y|ie)|remark|side|thing|word)s?\b"
-_LABEL = re.compile(rf"\b(?:(?:positiv|negativ)\w{{1,3}}|pos|neg)\b(?!{_PART})", re.IGNORECASE)
+_LABEL = re.compile(rf"\b(?:(?:positive|negative)(?:ly)?|pos|neg)\b(?!{_PART})", re.IGNORECASE)
 _BOTH = re.compile(
     rf"\b(positiv|negativ)\w{{1,3}}\b(?:{_PART})?\W*(?:(?:neutral|mixed)\W*)?(?:(?:and|or|nor|to|versus|vs|as\s+well\s+as)\b\W*)?"
     r"(?:(?:an?|the|some|also|very|\w{1,20}ly)\W+){0,3}(?!\1)(?:positiv|negativ)\w{1,3}\b",
@@ -100,10 +100,10 @@ def stated_label(response: str) -> str | None:
                 if not _NO_LABEL_AFTER.search(clause, max(0, name.start() - 50), name.start())
             ]
             stated = {name[0][:3].lower() for name in names if not is_denied(clause, name.start())}
-            if len(stated) == 1:
-                return _LABELS[stated.pop()]
-            if stated or _MIXED.search(clause):
+            if len(stated) > 1 or _MIXED.search(clause):
                 is_mixed = True
+            elif stated:
+                return _LABELS[stated.pop()]
             denied |= {name[0][:3].lower() for name in names}
     if len(denied) == 1 and not is_mixed:
         return "negative" if denied == {"pos"} else "positive"
