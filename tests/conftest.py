@@ -1,8 +1,13 @@
 """What all tests share."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+# Read when Triton is imported, which PyTorch may do.
+if shutil.which("nvidia-smi") is None:
+    os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
 import torch

@@ -51,14 +51,15 @@ def recorded(step: Callable[[], None]) -> Callable[[], None]:
     return lambda: None if next(first, 0) is None else recorder.replay()
 
 
+def record_everywhere(self: Graphs, _device: torch.device) -> None:
+    self.recorded, self._replays = True, {}
+
+
 def called(step: Callable[[], None]) -> Callable[[], None]:
     return step
 
 
 def test_replayed_rounds_are_those_of_steps_that_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    def record_everywhere(self: Graphs, _device: torch.device) -> None:
-        self.recorded, self.patience, self._replays = True, 8, {}
-
     monkeypatch.setattr(Graphs, "__init__", record_everywhere)
 
     def rounds(record: Callable[[Callable[[], None]], Callable[[], None]]) -> list[Any]:

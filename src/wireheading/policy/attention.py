@@ -10,6 +10,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
+from wireheading.policy import operations
+
 _NAME = "exact"
 
 
@@ -35,8 +37,13 @@ def attention(
     """Chooses between PyTorch's fused attention and the plain products.
 
     The fused one cannot cap scores, and wants every query head to have keys of its own: while decoding, copying the
-    whole cache for that would take longer than attending to it. Arguments and result are those of `plain_attention`.
+    whole cache for that would take longer than attending to it. A GPU decodes with a kernel for that. Arguments and
+    result are those of `plain_attention`.
     """
+    if softcap is None and query.shape[2] == 1 and operations.applies(query):
+        rows, heads, _, size = query.shape
+        output = operations.attend(query.reshape(rows, heads, size), key, value, attention_mask, scaling)
+        return output.view(rows, 1, heads, size), None
     if softcap is None and (query.shape[2] > 1 or query.shape[1] == key.shape[1]):
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -37,8 +38,11 @@ class KeyValueCache:
                 whole.index_copy_(2, self.at, new)
         return held[0][:, :, : self.stop], held[1][:, :, : self.stop]
 
+    def layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values, `[rows, heads, columns, size]`, once something was written."""
+        return self._layers[layer]
+
     def clear(self) -> None:
         """Zeroes everything: a masked column is still multiplied, by zero, so it must hold finite numbers."""
-        for keys, values in self._layers:
-            keys.zero_()
-            values.zero_()
+        if self._layers:
+            torch._foreach_zero_([part for layer in self._layers for part in layer])

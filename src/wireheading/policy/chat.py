@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from string import Formatter
 from typing import Any
 
@@ -84,7 +84,7 @@ class Chat:
         """
         if self.plain:
             return self._tokens(self._neutral(text))
-        tokens = self._tokens(self._after_response(self._neutral(text)))
+        tokens = _next_turn(self, text)
         return tokens[1:] if tokens and tokens[0] == last_token else tokens
 
     def tokens(self, text: str) -> tuple[int, ...]:
@@ -97,9 +97,7 @@ class Chat:
 
     def transcript(self, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones included."""
-        decoded = self.tokenizer.decode(list(tokens), skip_special_tokens=False)
-        assert isinstance(decoded, str)
-        return decoded
+        return _decoded(self, tuple(tokens))
 
     def fit(
         self,
@@ -124,6 +122,8 @@ class Chat:
         named = {field: str(fields[field]) for _, field, _, _ in Formatter().parse(template) if field}
         prompt = tokens(template.format_map(named))
         for longest in sorted(named, key=lambda field: len(named[field]), reverse=True):
+            if len(prompt) <= limit:
+                break
             ids = self._tokens(named[longest])
             while len(prompt) > limit and ids:
                 ids = ids[: -(len(prompt) - limit)]
@@ -185,3 +185,16 @@ class Chat:
         for special in self.special_tokens:
             text = text.replace(special, f"{special[0]} {special[1:]}")
         return text
+
+
+# What one run asks for in a round, others ask for too, and itself in the next.
+@lru_cache(maxsize=2**12)
+def _next_turn(chat: Chat, text: str) -> list[int]:
+    return chat._tokens(chat._after_response(chat._neutral(text)))
+
+
+@lru_cache(maxsize=2**12)
+def _decoded(chat: Chat, tokens: tuple[int, ...]) -> str:
+    decoded = chat.tokenizer.decode(list(tokens), skip_special_tokens=False)
+    assert isinstance(decoded, str)
+    return decoded

@@ -1,7 +1,8 @@
 """Parts of a decoder layer in fewer operations than transformers' own code takes for the same formulas.
 
-A decode step is made of many short operations. An update is not: there, gradients of what was joined would have to be
-joined as well, which takes longer than it saves. So all but the norms compute as usual where gradients are wanted.
+A decode step is made of many short operations. On a CPU an update is not: there, gradients of what was joined would
+have to be joined as well, which takes longer than it saves. So all but the norms compute as usual where gradients are
+wanted. A GPU takes kernels of its own (`operations`), in updates too.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wireheading.policy import operations
 from wireheading.policy.joint import JointLinear
 
 FAMILIES = ("llama", "mistral", "gemma2", "qwen2", "qwen3")
 """The architectures of transformers whose norms, gated layers and rotations are known to be those computed here."""
+
+PLAIN = ("Llama", "Mistral", "Qwen2")
+"""Those whose attention is nothing but projections, a rotation and a product, all with the mask that it is given."""
 
 
 def fuse(model: nn.Module) -> None:
@@ -25,6 +30,7 @@ def fuse(model: nn.Module) -> None:
     modeling = type(model).__module__
     if modeling not in (f"transformers.models.{family}.modeling_{family}" for family in FAMILIES):
         return
+    joints: dict[nn.Module, JointLinear] = {}
     for module in model.modules():
         kind = type(module).__name__
         if kind == "Gemma2RMSNorm":
@@ -32,8 +38,15 @@ def fuse(model: nn.Module) -> None:
         elif kind.endswith("RMSNorm"):
             module.forward = partial(_normalise, module)
         elif kind.endswith("MLP"):
-            _fuse_gate(module)
+            _fuse_gate(module, joints)
     _fuse_rotation(sys.modules[modeling])
+    if operations.applies(next(model.parameters())):
+        for module in model.modules():
+            kind = type(module).__name__
+            if kind.removesuffix("Attention") in PLAIN:
+                _fuse_decoding(module)
+            elif kind.endswith("DecoderLayer") and "Gemma" not in kind:
+                _fuse_layer(module, joints)
 
 
 def _normalise(norm: Any, x: Tensor) -> Tensor:
@@ -51,19 +64,26 @@ def _fuse_gemma_norm(norm: Any) -> None:
     norm.forward = normalise
 
 
-def _fuse_gate(layer: Any) -> None:
+def _fuse_gate(layer: Any, joints: dict[nn.Module, JointLinear]) -> None:
     """A gated linear unit (arXiv 2002.05202) whose two projections are one product."""
     if not all(type(projection) is nn.Linear for projection in (layer.gate_proj, layer.up_proj)):
         return
-    joint, usual = JointLinear([layer.gate_proj, layer.up_proj]), layer.forward
+    joints[layer] = joint = JointLinear([layer.gate_proj, layer.up_proj])
+    usual, silu = layer.forward, _is_silu(layer.act_fn)
 
     def gated(x: Tensor) -> Any:
+        if silu and operations.applies(x):
+            return layer.down_proj(operations.gate(joint(x)))
         if torch.is_grad_enabled():
             return usual(x)
         gate, up = joint(x).chunk(2, dim=-1)
         return layer.down_proj(layer.act_fn(gate) * up)
 
     layer.forward = gated
+
+
+def _is_silu(function: nn.Module) -> bool:
+    return type(function).__name__ in ("SiLU", "SiLUActivation")
 
 
 def _fuse_rotation(modeling: Any) -> None:
@@ -78,6 +98,8 @@ def _fuse_rotation(modeling: Any) -> None:
 
 def _rotate(usual: Any, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> Any:
     """Rotates queries and keys, `[rows, heads, columns, size]`, by angles `[rows, columns, size]`."""
+    if operations.applies(query):
+        return operations.rotate(query, cos, sin), operations.rotate(key, cos, sin)
     if torch.is_grad_enabled():
         return usual(query, key, cos, sin)
     both = torch.cat([query, key], dim=1)
@@ -85,3 +107,44 @@ def _rotate(usual: Any, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) ->
     turned = torch.cat([-second, first], dim=-1)
     rotated = torch.addcmul(both * cos.unsqueeze(1), turned, sin.unsqueeze(1))
     return rotated.split([query.shape[1], key.shape[1]], dim=1)
+
+
+def _fuse_decoding(layer: Any) -> None:
+    """Attention of a decode step: one operation from the projections to the cache, and one from there."""
+    usual = layer.forward
+
+    def attend(
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor,
+        past_key_values: Any = None,
+        **others: Any,
+    ) -> Any:
+        if past_key_values is None or isinstance(past_key_values.at, slice):
+            return usual(hidden_states, position_embeddings, attention_mask, past_key_values, **others)
+        q, k, v = (projection(hidden_states) for projection in (layer.q_proj, layer.k_proj, layer.v_proj))
+        cos, sin = position_embeddings
+        keys, values = past_key_values.layer(layer.layer_idx)
+        query = operations.place(q, k, v, cos, sin, keys, values, past_key_values.at)
+        attended = operations.attend(query, keys, values, attention_mask, layer.scaling)
+        return layer.o_proj(attended.view(len(query), 1, -1)), None
+
+    layer.forward = attend
+
+
+def _fuse_layer(layer: Any, joints: dict[nn.Module, JointLinear]) -> None:
+    """A decoder layer that samples: its first sum with the norm that follows, its second with the product before."""
+    joint, norm, down, usual = joints.get(layer.mlp), layer.post_attention_layernorm, layer.mlp.down_proj, layer.forward
+    if joint is None or type(down) is not nn.Linear or down.bias is not None or not _is_silu(layer.mlp.act_fn):
+        return
+
+    def forward(hidden_states: Tensor, **others: Any) -> Any:
+        if torch.is_grad_enabled():
+            return usual(hidden_states, **others)
+        attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), **others)
+        total, x = operations.add_norm(hidden_states, attended, norm.weight, norm.variance_epsilon)
+        inner = operations.gate(joint(x))
+        total.view(-1, total.shape[-1]).addmm_(inner.view(-1, inner.shape[-1]), down.weight.t())
+        return total
+
+    layer.forward = forward

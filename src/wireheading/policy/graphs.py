@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import cache
-from typing import Any
 
 import torch
 
@@ -19,17 +18,40 @@ Recording a longer pass would gain nothing, and keep its memory for good.
 """
 
 
-class Graphs:
-    """The recorded steps of one set of tensors.
+class Watch:
+    """Checks every few steps whether any row is still running.
 
-    Attributes:
-        patience: Steps between two checks whether all rows have ended, which wait for the GPU.
+    A GPU answers what was so at the check before: then it is never waited for with nothing to do.
     """
+
+    def __init__(self, running: torch.Tensor):
+        """Takes whether each row is running, a tensor that the steps change."""
+        self.running = running
+        self.every = 4 if running.is_cuda else 1
+        if running.is_cuda:
+            self._answer = torch.ones(1, dtype=torch.bool, pin_memory=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def over(self, step: int) -> bool:
+        """Whether all rows are known to have ended before a step."""
+        if step % self.every:
+            return False
+        if not self.running.is_cuda:
+            return not bool(self.running.any())
+        self._event.synchronize()
+        over = not bool(self._answer)
+        self._answer.copy_(self.running.any(), non_blocking=True)
+        self._event.record()
+        return over
+
+
+class Graphs:
+    """The recorded steps of one set of tensors."""
 
     def __init__(self, device: torch.device):
         """Records on a GPU alone."""
         self.recorded = device.type == "cuda"
-        self.patience = 8 if self.recorded else 1
         self._replays: dict[Hashable, Callable[[], None] | None] = {}
 
     def columns(self, needed: int, most: int) -> int:
@@ -64,14 +86,18 @@ def record(step: Callable[[], None]) -> Callable[[], None]:
     All graphs share one pool of memory: no two are replayed at once, and what one leaves lies in tensors outside.
     """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=_pool()):
+    with torch.cuda.graph(graph, pool=_keeper().pool()):
         step()
     return graph.replay
 
 
 @cache
-def _pool() -> Any:
-    return torch.cuda.graph_pool_handle()
+def _keeper() -> torch.cuda.CUDAGraph:
+    """A graph that keeps the pool: once the last graph of a pool is gone, nothing can be recorded in it any more."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        torch.zeros(1, device="cuda")
+    return graph
 
 
 def once_written(step: Callable[[], None]) -> None:

@@ -18,91 +18,11 @@ from torch import Tensor, nn
 
 from wireheading.errors import InputError
 from wireheading.files import replacing
-from wireheading.policy.joint import JointLinear
+from wireheading.policy.adapted import Joint, StackedLora
 from wireheading.study.randomness import uniforms
 from wireheading.study.sections import LoraConfig
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
-
-
-class Joint:
-    """Frozen linear layers that read the same input, such as query, key and value, with an adapter for each slot.
-
-    They are computed as one. An input's leading axis counts rows, slot after slot: `[slots * rows a slot, tokens, in]`.
-    The owner of the adapters decides which slots are in the batch (`Adapters.select`).
-
-    Attributes:
-        a: The layers' first factors, one above the other: `[slots, layers * rank, in]`.
-        bs: Each layer's second factor, `[slots, out, rank]`, where a backward pass is to follow; else empty.
-        b: Where the policy speaks, all second factors, transposed and scaled, along the diagonal of one matrix:
-            `[slots, layers * rank, out of all layers]`.
-        slot_mask: 1 where a slot meets its own adapter and that is on, else 0: `[slots, slots]`.
-    """
-
-    def __init__(self, layers: Sequence[nn.Linear], scale: float):
-        """Joins the layers; their weights become parts of one matrix."""
-        self.layers = layers
-        self.scale = scale
-        self.outs = [layer.out_features for layer in layers]
-        self.a: Tensor
-        self.bs: Sequence[Tensor] = []
-        self.b: Tensor
-        self.slot_mask: Tensor
-        self.base = JointLinear(layers)
-        self._input: Tensor | None = None
-        self._outputs: Sequence[Tensor] = []
-
-    def output(self, x: Tensor, layer: int) -> Tensor:
-        """One layer's output. The layers are asked in turn, with the same input."""
-        if layer == 0:
-            self._input, self._outputs = x, self._trained(x) if self.bs else self._sampling(x)
-        assert x is self._input, "layers that were joined are given different inputs"
-        output = self._outputs[layer]
-        if layer == len(self.layers) - 1:
-            # Nothing of a pass is kept after it.
-            self._input, self._outputs = None, []
-        return output
-
-    def _trained(self, x: Tensor) -> Sequence[Tensor]:
-        """`W x + scale * B A x` of every layer, with its graph."""
-        ys = self.base(x).split(self.outs, dim=-1)
-        slots = self.a.shape[0]
-        inner = torch.bmm(x.reshape(slots, -1, x.shape[-1]).to(self.a.dtype), self.a.transpose(1, 2))
-        deltas = [
-            torch.bmm(part, b.transpose(1, 2)).view(y.shape)
-            for y, part, b in zip(ys, inner.chunk(len(ys), dim=-1), self.bs, strict=True)
-        ]
-        return [torch.add(y, delta, alpha=self.scale).to(y.dtype) for y, delta in zip(ys, deltas, strict=True)]
-
-    def _sampling(self, x: Tensor) -> Sequence[Tensor]:
-        """The same in the base model's type, added in place."""
-        y = self.base(x)
-        slots, inner_size, size = self.a.shape
-        if x.shape[:2] == (slots, 1):
-            # A batch of products with one row each is slow. Every row is multiplied with the factors of all slots, and
-            # of what comes out its own slot's part alone is kept.
-            inner = (x.view(slots, size) @ self.a.view(-1, size).T).view(slots, slots, inner_size)
-            inner = (inner * self.slot_mask.unsqueeze(-1)).view(slots, -1)
-            y.view(slots, -1).addmm_(inner, self.b.view(-1, y.shape[-1]))
-        else:
-            inner = torch.bmm(x.reshape(slots, -1, size), self.a.transpose(1, 2))
-            y.view(slots, -1, y.shape[-1]).baddbmm_(inner * self.slot_mask.diagonal().view(-1, 1, 1), self.b)
-        outputs: Sequence[Tensor] = y.split(self.outs, dim=-1)
-        return outputs
-
-
-class StackedLora(nn.Module):
-    """Stands in a model's place for one of some joined layers."""
-
-    def __init__(self, joint: Joint, layer: int):
-        super().__init__()
-        self.base = joint.layers[layer]
-        self.joint = joint
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The layer's output with each slot's adapter."""
-        return self.joint.output(x, self.layer)
 
 
 class Group:
@@ -124,10 +44,14 @@ class Group:
         self.rank = rank = config.rank
         self.shapes = [(len(names) * rank, layers[0].in_features), *((layer.out_features, rank) for layer in layers)]
         self.size = sum(math.prod(shape) for shape in self.shapes)
-        self.joint = Joint(layers, config.alpha / rank)
+        rows, columns = self.shapes[0]
+        self.joint = Joint(layers, config.alpha / rank, slots * rows)
         device = layers[0].weight.device
-        a = torch.zeros(slots, *self.shapes[0], dtype=dtype, device=device)
-        b = torch.zeros(slots, len(a[0]), sum(self.joint.outs), dtype=dtype, device=device)
+        if self.joint.base.whole is None:
+            a = torch.zeros(slots, rows, columns, dtype=dtype, device=device)
+        else:
+            a = self.joint.base.whole[-slots * rows :].view(slots, rows, columns)
+        b = torch.zeros(slots, rows, sum(self.joint.outs), dtype=dtype, device=device)
         self.sampling = a, b
 
     def publish(self, part: Tensor, slots: slice) -> None:
@@ -198,7 +122,7 @@ class Adapters:
         self.steps = torch.zeros(slots, dtype=torch.int64, device=parameter.device)
         self.slot_mask = torch.eye(slots, dtype=parameter.dtype, device=parameter.device)
         self.finite = torch.ones_like(self.slot_mask[0])
-        self.selected = range(0)
+        self.selected, self._trained = range(0), False
         for group in self.groups:
             for index, name in enumerate(group.names):
                 parent, _, child = name.rpartition(".")
@@ -230,6 +154,18 @@ class Adapters:
             trained: Whether a backward pass follows, which adds to `grads`; if not, the pass samples.
         """
         part = slice(slots.start, slots.stop)
+        if not trained:
+            self.slot_mask.diagonal()[part] = (
+                self.finite[part] if gate is None else self.finite[part] * gate.to(self.slot_mask)
+            )
+        if (slots, trained) == (self.selected, self._trained):
+            return
+        self.selected, self._trained = slots, trained
+        for group in self.groups:
+            joint = group.joint
+            joint.a, joint.b = (matrix[part] for matrix in group.sampling)
+            joint.first, joint.leaves = slots.start, []
+            joint.finite, joint.slot_mask = self.finite[part], self.slot_mask[part, part]
         if trained:
             parts = zip(self.groups, self._matrices(self.values[part]), self._matrices(self.grads[part]), strict=True)
             for group, leaves, grads in parts:
@@ -237,16 +173,7 @@ class Adapters:
                     leaf.requires_grad_()
                     # The gradient is accumulated in place, in the slots' part of the flat tensor.
                     leaf.grad = grad
-                group.joint.a, *group.joint.bs = leaves
-        else:
-            self.slot_mask.diagonal()[part] = (
-                self.finite[part] if gate is None else self.finite[part] * gate.to(self.slot_mask)
-            )
-            for group in self.groups:
-                joint = group.joint
-                joint.a, joint.b = (matrix[part] for matrix in group.sampling)
-                joint.slot_mask, joint.bs = self.slot_mask[part, part], []
-        self.selected = slots
+                group.joint.leaves = leaves
 
     def state(self, slot: int) -> dict[str, Tensor]:
         """A copy of all that a slot's next update depends on."""

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from wireheading.policy.allowed import FREE, AllowedTokens
 from wireheading.policy.cache import KeyValueCache
 from wireheading.policy.chat import Chat
-from wireheading.policy.graphs import Graphs, once_written
+from wireheading.policy.graphs import Graphs, Watch, once_written
 from wireheading.policy.masks import causal, model_mask, positions_of
 from wireheading.policy.sampling import draw
 
@@ -222,8 +222,9 @@ class Session:
         self.at.fill_(first)
         greedy = draws is None
         self._draw(self.logits, greedy, temperature)
+        watch = Watch(self.running)
         for column in range(first, end - 1):
-            if (column - first) % self.graphs.patience == 0 and not self.running.any():
+            if watch.over(column - first):
                 break
             stop = self.graphs.columns(column + 1, self.cache.columns)
             step = partial(self._step, stop, greedy, temperature)
