@@ -100,13 +100,12 @@ def test_checkpointing_keeps_a_part_of_the_activations() -> None:
     assert recomputed < 0.6 * kept
 
 
-@pytest.mark.parametrize(("name", "slots"), [("llama-8b", 9), ("gemma-2-9b", 36)])
+@pytest.mark.parametrize(("name", "slots"), [("llama-8b", 36), ("llama-1b", 36)])
 def test_the_estimate_is_what_was_measured(name: str, slots: int) -> None:
-    """Against peaks that an H200 reported for the throughput benchmark's own runs."""
+    """Against peaks that an H100 reported for the throughput benchmark's own runs."""
     measured = next(
         row["peak_mb"] * 2**20
-        for path in (ROOT / "benchmarks" / "measured").glob("h200-*.json")
-        for row in json.loads(path.read_text(encoding="utf-8"))
+        for row in json.loads((ROOT / "benchmarks" / "measured" / "h100.json").read_text(encoding="utf-8"))
         if (row["case"], row["model"], row["slots"], row["graphs"]) == ("engine", name, slots, True)
     )
     config = changed(
