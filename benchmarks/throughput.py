@@ -38,8 +38,10 @@ from transformers import (
 )
 
 from wireheading.engine.experiment import EndRound, GradeNext, Respond, Update, experiment
-from wireheading.engine.job import Job, Live
+from wireheading.engine.keeping import Keeper
+from wireheading.engine.lockstep import Lockstep
 from wireheading.engine.progress import Progress
+from wireheading.engine.state import RunState
 from wireheading.engine.stopping import Stop
 from wireheading.inputs.items import read_items
 from wireheading.policy.chat import Chat
@@ -387,13 +389,16 @@ def engine(
         for group in groups:
             for slot, run in enumerate(group):
                 policy.adapters.initialise(slot, run.seed)
-            job = Job(study, group, policy, {}, {}, Progress(study, group, lambda _: None), Stop())
-            live = [Live(run, slot, experiment(study, run, chat, data[run.task], [])) for slot, run in enumerate(group)]
+            keeper = Keeper(study, policy, {}, lambda _: None)
+            job = Lockstep(study, group, policy, keeper, {}, Progress(study, group, keeper.report), Stop())
+            states = [
+                RunState(run, slot, experiment(study, run, chat, data[run.task], [])) for slot, run in enumerate(group)
+            ]
             started = clock.now()
             for _ in range(rounds):
-                job.play_round(live)
+                job.play_round(states)
             seconds += clock.now() - started
-            sampled.extend(row for run in live for row in run.rows)
+            sampled.extend(row for state in states for row in state.rows)
         return seconds
 
     return advance

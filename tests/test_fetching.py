@@ -15,9 +15,9 @@ from families import save_family
 from hub import COMMIT, serving
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from wireheading.engine.job import Items
 from wireheading.errors import InputError
 from wireheading.files import sha256_of
+from wireheading.inputs.items import Items
 from wireheading.inputs.models import INDEX, fetch_model, model_digests, write_source
 from wireheading.policy.model import load_model
 

@@ -34,7 +34,7 @@ def test_everything_killed_at_once_goes_on_from_the_checkpoints(finished: Workpl
     # Snakemake cannot know that whoever locked the folder is dead.
     assert "--unlock" in workplace.snakemake(succeeds=False)
     workplace.snakemake("--unlock")
-    assert "going on from round 2" in workplace.snakemake()
+    assert "resuming from round 2" in workplace.snakemake()
     ours, theirs = workplace.records(study), finished.records(study)
     assert {run: science(ours[run]) for run in study.runs()} == {run: science(theirs[run]) for run in study.runs()}
 

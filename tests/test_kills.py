@@ -18,7 +18,9 @@ import pytest
 from test_lockstep import make_study, make_toy, run_all, same
 
 from wireheading.engine.experiment import EndRound
-from wireheading.engine.job import Job, Live, run_job
+from wireheading.engine.job import run_job
+from wireheading.engine.lockstep import Lockstep
+from wireheading.engine.state import RunState
 from wireheading.study.config import Run, Study
 
 pytestmark = pytest.mark.slow
@@ -97,13 +99,13 @@ def do_job(folder: Path, rounds: int, played: Path) -> None:
     """One invocation, which writes down every round that it finishes."""
     study = study_in(folder / "killed", rounds)
     notes = os.open(played, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    end_round = Job._end_round
+    end_round = Lockstep._end_round
 
-    def noted(self: Job, run: Live, ask: EndRound) -> None:
-        os.write(notes, f"{run.run} {ask.row['round']}\n".encode())
-        end_round(self, run, ask)
+    def noted(self: Lockstep, state: RunState, request: EndRound) -> None:
+        os.write(notes, f"{state.run} {request.row['round']}\n".encode())
+        end_round(self, state, request)
 
-    Job._end_round = noted  # type: ignore[method-assign]
+    Lockstep._end_round = noted  # type: ignore[method-assign]
     runs: list[Run] = study.runs()
     data = {task: folder / "data" / task for task in study.tasks}
     run_job(study, runs, runs, folder / "model", data, lambda line: print(line, flush=True))

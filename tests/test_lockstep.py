@@ -23,7 +23,8 @@ from toys import save_toy
 from wireheading.engine import evaluation
 from wireheading.engine.evaluation import _evaluate_batch as evaluate_batch
 from wireheading.engine.folders import HeldError, holding
-from wireheading.engine.job import Job, run_job
+from wireheading.engine.job import run_job
+from wireheading.engine.lockstep import Lockstep
 from wireheading.engine.stopping import Stopped
 from wireheading.errors import InputError
 from wireheading.files import WriteError, sha256_of
@@ -181,7 +182,7 @@ def test_a_killed_job_goes_on_to_the_same_bytes(
     for _ in range(2 * ROUNDS):
         try:
             with monkeypatch.context() as patch:
-                patch.setattr(Job, "_report_progress", killer(after=3))
+                patch.setattr(Lockstep, "_report_progress", killer(after=3))
                 run_all(study, toy)
             break
         except KeyboardInterrupt:
@@ -200,8 +201,8 @@ def test_a_signal_stops_a_job_after_its_round_and_loses_nothing(
     study = make_study(tmp_path)
     runs = study.runs()[::5]
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "_round", signalled(Job._round, number, calls=9))
-        with pytest.raises(Stopped, match=rf"{number.name}: stopped at round 5 of 7; the runs go on from there"):
+        patch.setattr(Lockstep, "_round", signalled(Lockstep._round, number, calls=9))
+        with pytest.raises(Stopped, match=rf"{number.name}: stopped at round 5 of 7; the next invocation"):
             run_all(study, toy, runs)
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
     run_all(study, toy, runs)
@@ -283,7 +284,7 @@ def test_runs_at_different_rounds_advance_together(
     study = make_study(tmp_path)
     early = study.runs()[::2]
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "_report_progress", killer(after=5))
+        patch.setattr(Lockstep, "_report_progress", killer(after=5))
         with pytest.raises(KeyboardInterrupt):
             run_all(study, toy, early)
     run_all(study, toy)
@@ -388,7 +389,7 @@ def test_an_update_that_runs_out_of_memory_is_made_again_in_half_the_chunk(
     halved = make_study(tmp_path / "halved", engine=engine | {"halve_chunk": True})
     told: list[str] = []
     run_all(halved, toy, report=told.append)
-    assert "memory ran out in an update; from here on the chunk is 2, as records tell" in told
+    assert "memory ran out in an update; from here on the chunk is 2, as the records will state" in told
     assert max(widest[2:]) == 2
     for run in halved.runs():
         assert science(halved, run) == science(small, run)
@@ -445,7 +446,7 @@ def test_a_signal_in_a_held_out_evaluation_stops_it_between_two_batches(
                 with pytest.raises(ZeroDivisionError):
                     run_all(study, toy, runs, resumed.append)
             first = {"arithmetic": arithmetic, "sentiment": sentiment}
-            assert {f"{run}: going on from round {first[run.task]}" for run in runs} <= set(resumed)
+            assert {f"{run}: resuming from round {first[run.task]}" for run in runs} <= set(resumed)
     run_all(study, toy, runs)
     same(study, undisturbed, runs)
 
@@ -487,7 +488,7 @@ def test_other_settings_leave_a_checkpoint_alone_and_the_old_ones_resume_from_it
     study, other = make_study(tmp_path), make_study(tmp_path, rounds=2)
     run = study.runs()[1]
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "_report_progress", killer(after=3))
+        patch.setattr(Lockstep, "_report_progress", killer(after=3))
         with pytest.raises(KeyboardInterrupt):
             run_all(study, toy, [run])
     said: list[str] = []
@@ -495,7 +496,7 @@ def test_other_settings_leave_a_checkpoint_alone_and_the_old_ones_resume_from_it
     assert any(line.startswith(f"{run}: starting from the first round; kept for other settings") for line in said)
     assert read_record(other.record_path(run), other.digest(run))["timing"]["rounds"] == 2
     run_all(study, toy, [run], said.append)
-    assert f"{run}: going on from round 3" in said
+    assert f"{run}: resuming from round 3" in said
     same(study, undisturbed, [run])
 
 

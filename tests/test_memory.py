@@ -17,7 +17,8 @@ from toys import save_toy, toy_model
 from transformers import AutoConfig, Gemma2Config, LlamaConfig, PretrainedConfig
 
 from wireheading.engine import memory
-from wireheading.engine.memory import GB, Estimate, Tracer, check_memory, estimate
+from wireheading.engine.memory import GB, Estimate, check_memory, estimate
+from wireheading.engine.tracing import Tracer
 from wireheading.errors import InputError
 from wireheading.study.config import Run, Study, load_study
 

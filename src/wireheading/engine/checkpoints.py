@@ -45,7 +45,7 @@ class Checkpoint:
 
 
 class CheckpointError(InputError):
-    """A state that cannot be gone on from."""
+    """A state that cannot be resumed."""
 
 
 def save_checkpoint(
@@ -110,7 +110,7 @@ def load_checkpoint(folder: Path, identity: str, report: Callable[[str], None]) 
         try:
             checkpoint = _load(path, identity)
         except (CheckpointError, SafetensorError, FileNotFoundError) as error:
-            then = "going on from the state before it" if index + 1 < len(states) else "starting from the first round"
+            then = "resuming from the state before it" if index + 1 < len(states) else "starting from the first round"
             report(f"{path}: {error}; {then}")
             continue
         for unusable in states[:index]:

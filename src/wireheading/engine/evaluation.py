@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from wireheading.engine.layout import heldout_widths, widths_of
 from wireheading.engine.prompts import grade_context, grade_texts, grading_tokens, prompt_tokens
 from wireheading.policy.allowed import FREE
-from wireheading.policy.chat import Chat
 from wireheading.policy.policy import Policy
 from wireheading.policy.session import Completion, Session
 from wireheading.study.config import Study
@@ -68,25 +68,14 @@ def evaluate(
 
 
 def open_session(study: Study, task_name: str, policy: Policy, slots: range) -> Session:
-    """Opens a conversation for a batch of held-out items in each slot, wide enough for all that is asked in it."""
-    config = study.tasks[task_name]
-    answered = config.prompt_tokens + config.response_tokens
-    grading = 1 + config.grading_prompt_tokens + _grade_columns(study, task_name, policy.chat)
+    """Opens a session for a batch of held-out items in each slot, wide enough for all that is sampled in it."""
     return Session(
         policy.model,
         policy.chat,
         len(slots) * study.engine.evaluation_batch,
-        answered + grading,
+        heldout_widths(study, task_name, grade_texts(study, task_name, policy.chat)).session,
         policy.allowed,
         lambda: policy.adapters.selected,
-    )
-
-
-def _grade_columns(study: Study, task_name: str, chat: Chat) -> int:
-    """Columns of a grade: its sampled tokens and the tree of all grades take the same ones, one after the other."""
-    texts = grade_texts(study, task_name, chat)
-    return max(
-        study.tasks[task_name].grade_tokens, len({text[:end] for text in texts for end in range(1, len(text) + 1)})
     )
 
 
@@ -99,8 +88,7 @@ def _evaluate_batch(
     base: bool,
     session: Session,
 ) -> list[list[Evaluation]]:
-    config, task, chat = study.tasks[task_name], TASKS[task_name], policy.chat
-    fresh = study.grading_context == "fresh"
+    task, chat, widths = TASKS[task_name], policy.chat, widths_of(study, [task_name])
     each = list(items) * len(slots)
     grades, start = grade_texts(study, task_name, chat), policy.allowed.starts.get(task_name, FREE)
     values = np.array([*grades.values()])
@@ -112,38 +100,37 @@ def _evaluate_batch(
         policy.select(slots, adapted=adapted)
         session.prefill(contexts, width)
         probabilities = session.score([*grades], study.temperature, start)
-        limit = config.grade_tokens
-        return session.decode(draws(limit, "grade"), limit, study.temperature, [start] * len(each)), probabilities
+        sampled = session.decode(draws(widths.grade, "grade"), widths.grade, study.temperature, [start] * len(each))
+        return sampled, probabilities
 
     prompts = [prompt_tokens(study, task_name, chat, item) for item in items] * len(slots)
     policy.select(slots, adapted=not base)
     session.restart()
-    session.prefill(prompts, config.prompt_tokens)
+    session.prefill(prompts, widths.prompt)
     mark = session.mark()
-    greedy = session.decode(None, config.response_tokens, study.temperature)
+    greedy = session.decode(None, widths.response, study.temperature)
     session.rewind(mark)
-    responses = session.decode(draws(config.response_tokens, "response"), config.response_tokens, study.temperature)
+    responses = session.decode(draws(widths.response, "response"), widths.response, study.temperature)
     gradings = [
         grading_tokens(study, task_name, chat, item, response.tokens)
         for item, response in zip(each, responses, strict=True)
     ]
     parts = list(zip(prompts, responses, gradings, strict=True))
 
-    apart_width = config.grading_prompt_tokens + (0 if fresh else config.prompt_tokens + config.response_tokens)
     apart = [
         grade_context(study, prompt, response.tokens, grading, goes_on=False) for prompt, response, grading in parts
     ]
-    if fresh:
+    if widths.fresh:
         session.restart()
-        own_grades, own_soft = judge(apart, apart_width, not base)
+        own_grades, own_soft = judge(apart, widths.grading_apart, not base)
     else:
         nexts = [grade_context(study, prompt, said.tokens, grading, goes_on=True) for prompt, said, grading in parts]
-        own_grades, own_soft = judge(nexts, 1 + config.grading_prompt_tokens, not base)
+        own_grades, own_soft = judge(nexts, widths.grading_next, not base)
     if base:
         base_grades, base_soft = own_grades, own_soft
     else:
         session.restart()
-        base_grades, base_soft = judge(apart, apart_width, False)
+        base_grades, base_soft = judge(apart, widths.grading_apart, False)
 
     rows = []
     for index, item in enumerate(each):

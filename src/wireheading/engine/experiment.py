@@ -74,7 +74,7 @@ class EndRound:
     baseline: float
 
 
-Ask = Respond | GradeNext | GradeApart | Update | Evaluate | EndRound
+Request = Respond | GradeNext | GradeApart | Update | Evaluate | EndRound
 
 
 def finite(evaluation: Sequence[Row]) -> bool:
@@ -104,7 +104,7 @@ def experiment(
     start: int = 0,
     baseline: float | None = None,
     evaluated: Collection[int] = (),
-) -> Generator[Ask, Any, Outcome]:
+) -> Generator[Request, Any, Outcome]:
     """Runs the rounds of one run.
 
     Args:
@@ -130,7 +130,7 @@ def experiment(
     due = dict.fromkeys(study.evaluation.midway_rounds, study.evaluation.midway_items)
     due[study.rounds] = len(heldout)
 
-    def evaluation(done: int) -> Generator[Ask, Any, str | None]:
+    def evaluation(done: int) -> Generator[Request, Any, str | None]:
         if done not in due or done in evaluated:
             return None
         seen: list[Row] = yield Evaluate(heldout[: due[done]])

@@ -9,22 +9,20 @@ grows by the same amount with each further pair.
 from __future__ import annotations
 
 import copy
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import nn
 from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from wireheading.engine.evaluation import open_session
-from wireheading.engine.job import groups_of
+from wireheading.engine.layout import groups_of, widths_of
 from wireheading.engine.prompts import choices, grade_texts
+from wireheading.engine.tracing import Characters, Tracer, fused_attention
 from wireheading.errors import InputError
 from wireheading.policy.chat import Chat
 from wireheading.policy.model import prepare, read_config
@@ -32,7 +30,6 @@ from wireheading.policy.policy import Policy
 from wireheading.policy.sampling import draw
 from wireheading.policy.session import Session
 from wireheading.policy.update import Chunk, Width, adamw
-from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
 
 GB = 1e9
@@ -197,102 +194,6 @@ def with_engine(study: Study, **changes: Any) -> Study:
     return study.model_copy(update={"engine": study.engine.model_copy(update=changes)})
 
 
-class Tracer(TorchDispatchMode):
-    """Counts the bytes of all tensors of the meta device that live, and the most that ever lived at once."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = 0
-        self.peak = 0
-        self._live: set[int] = set()
-
-    def hold(self, tensors: Iterator[Tensor] | Sequence[Tensor]) -> int:
-        """Counts tensors that were made before, and returns their bytes."""
-        before = self.now
-        for tensor in tensors:
-            self._count(tensor)
-        return self.now - before
-
-    def restart(self) -> None:
-        """Forgets the peak."""
-        self.peak = self.now
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Does an operation and counts what it made."""
-        result = function(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
-            if isinstance(value, Tensor):
-                self._count(value)
-        return result
-
-    def _count(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if tensor.device.type == "meta" and key not in self._live:
-            self._live.add(key)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self._live.discard(key)
-        self.now -= size
-
-
-@contextmanager
-def fused_attention() -> Iterator[None]:
-    """Lets PyTorch's attention take the memory of its fused kernels, which the meta device does not have."""
-    functional: Any = nn.functional
-    real = functional.scaled_dot_product_attention
-
-    def fused(query: Tensor, key: Tensor, value: Tensor, **_: object) -> Tensor:
-        result: Tensor = _Fused.apply(query, key, value)  # type: ignore[no-untyped-call]
-        return result
-
-    functional.scaled_dot_product_attention = fused
-    try:
-        yield
-    finally:
-        functional.scaled_dot_product_attention = real
-
-
-class _Fused(torch.autograd.Function):
-    """An attention that keeps its arguments, its result and one number for each query."""
-
-    @staticmethod
-    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        result = torch.empty_like(query)
-        sums = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
-        context.save_for_backward(query, key, value, result, sums)
-        return result
-
-    @staticmethod
-    def backward(context: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value, _, _ = context.saved_tensors
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-
-
-class _Characters:
-    """A tokenizer for the trace: a token is a character, which no real grade exceeds."""
-
-    chat_template = None
-    name_or_path = "trace"
-    eos_token_id = 0
-    pad_token_id = 0
-    all_special_ids: Sequence[int] = ()
-    added_tokens_decoder: Mapping[int, object] = {}
-
-    def get_vocab(self) -> dict[str, int]:
-        return {}
-
-    get_added_vocab = get_vocab
-
-    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
-        return {"input_ids": [ord(character) for character in text]}
-
-
 def _with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
     config = copy.deepcopy(config)
     config.num_hidden_layers = layers
@@ -320,7 +221,7 @@ def _trace(study: Study, axes: Sequence[Run], config: PretrainedConfig) -> dict[
     with Tracer() as tracer, fused_attention():
         tracer.hold([*model.parameters(), *model.buffers()])
         before = tracer.now
-        chat = Chat(cast(Any, _Characters()), GenerationConfig(), plain=True)
+        chat = Chat(cast(Any, Characters()), GenerationConfig(), plain=True)
         policy = Policy(
             model,
             chat,
@@ -345,74 +246,46 @@ def _trace(study: Study, axes: Sequence[Run], config: PretrainedConfig) -> dict[
 
 
 def _sessions(study: Study, axes: Sequence[Run]) -> Iterator[tuple[int, int]]:
-    """Rows and columns of every conversation that a round has."""
-    for slots, shape in groups_of(study, axes):
-        answered = shape.prompt + shape.response
-        yield len(slots), answered + 1 + shape.grading + shape.grade
-        if _grades_apart(study, axes, slots):
-            yield len(slots), _apart(study, answered, shape.grading) + shape.grade
+    """Rows and columns of every session of a round."""
+    for group in groups_of(study, axes):
+        yield len(group.slots), group.widths.session
+        if group.grades_apart:
+            yield len(group.slots), group.widths.session_apart
 
 
 def _phases(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -> Iterator[tuple[str, int]]:
-    """Does what is done in a round and in an evaluation after it, and tells the most that was held in each part.
+    """Does what is done in a round and in an evaluation after it, and yields the most that was held in each part.
 
-    Conversations are held as long as `lockstep` and `evaluation` hold them.
+    Sessions are held as long as `lockstep` and `evaluation` hold them.
     """
-    chunk = study.engine.chunk
-    for index, (slots, shape) in enumerate(groups_of(study, axes)):
-        answered = shape.prompt + shape.response
+    for index, group in enumerate(groups_of(study, axes)):
+        slots, widths = group.slots, group.widths
         tracer.restart()
-        session = _opened(policy, len(slots), answered + 1 + shape.grading + shape.grade)
-        _prefill(policy, slots, session, [(0, shape.prompt), (answered, 1 + shape.grading)])
-        if _grades_apart(study, axes, slots):
-            width = _apart(study, answered, shape.grading)
-            _prefill(policy, slots, _opened(policy, len(slots), width + shape.grade), [(0, width)])
+        session = _opened(policy, len(slots), widths.session)
+        _prefill(policy, slots, session, [(0, widths.prompt), (widths.prompt + widths.response, widths.grading_next)])
+        if group.grades_apart:
+            apart = _opened(policy, len(slots), widths.session_apart)
+            _prefill(policy, slots, apart, [(0, widths.grading_apart)])
         yield f"sampling {index}", tracer.peak
         tracer.restart()
-        response, grade = Width(shape.prompt, shape.response), Width(shape.grading, shape.grade)
-        trains_grade = any(CONDITIONS[axes[slot].condition].trains_grade for slot in slots)
-        if trains_grade and study.grading_context == "conversation":
-            _update(policy, slots[:chunk], [response, grade])
-        else:
-            _update(policy, slots[:chunk], [response])
-            if trains_grade:
-                _update(policy, slots[:chunk], [grade])
+        for turns in group.updates:
+            _update(policy, slots[: study.engine.chunk], turns)
         yield f"update {index}", tracer.peak
         tracer.restart()
         norms = torch.empty_like(policy.adapters.values[slots.start : slots.stop, 0])
         adamw(policy.adapters, slots, norms > 0, norms, study.optimizer)
         del norms
         yield f"update step {index}", tracer.peak
-        for name, members in _slots_of_tasks([axes[slot] for slot in slots]).items():
-            task = study.tasks[name]
-            answered = task.prompt_tokens + task.response_tokens
-            grades = [*grade_texts(study, name, policy.chat)]
+        for task, members in group.tasks.items():
+            widths, grades = widths_of(study, [task]), [*grade_texts(study, task, policy.chat)]
+            answered = widths.prompt + widths.response
             tracer.restart()
-            heldout = open_session(study, name, policy, members)
-            _prefill(
-                policy, members, heldout, [(0, task.prompt_tokens), (answered, 1 + task.grading_prompt_tokens)], grades
-            )
-            _prefill(policy, members, heldout, [(0, _apart(study, answered, task.grading_prompt_tokens))], grades)
+            heldout = open_session(study, task, policy, members)
+            _prefill(policy, members, heldout, [(0, widths.prompt), (answered, widths.grading_next)], grades)
+            _prefill(policy, members, heldout, [(0, widths.grading_apart)], grades)
             del heldout
-            yield f"sampling heldout {name}", tracer.peak
+            yield f"sampling heldout {task}", tracer.peak
         del session
-
-
-def _slots_of_tasks(axes: Sequence[Run]) -> dict[str, range]:
-    """The slots from the first run of a task to its last, by task."""
-    places: dict[str, list[int]] = {}
-    for slot, run in enumerate(axes):
-        places.setdefault(run.task, []).append(slot)
-    return {task: range(slots[0], slots[-1] + 1) for task, slots in places.items()}
-
-
-def _grades_apart(study: Study, axes: Sequence[Run], slots: range) -> bool:
-    return study.grading_context == "fresh" or any(CONDITIONS[axes[slot].condition].grader == "base" for slot in slots)
-
-
-def _apart(study: Study, answered: int, grading: int) -> int:
-    """Columns of what is read where a grade is asked for in a context of its own."""
-    return grading if study.grading_context == "fresh" else answered + grading
 
 
 def _opened(policy: Policy, rows: int, columns: int) -> Session:

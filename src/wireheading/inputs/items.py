@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wireheading.errors import ConfigError, InputError, first_line
 from wireheading.files import replacing
 from wireheading.inputs import corpus
-from wireheading.inputs.models import local_folder, telling_of_the_hub
+from wireheading.inputs.models import commit_of, local_folder, telling_of_the_hub, verified_digests
 from wireheading.study.randomness import generator
 from wireheading.study.sections import TaskConfig
 from wireheading.tasks import TASKS, Item, arithmetic
@@ -85,6 +86,26 @@ def write_items(path: Path, items: Iterable[Item]) -> None:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for item in items:
             file.write(json.dumps(item, ensure_ascii=False) + "\n")
+
+
+@dataclass(frozen=True)
+class Items:
+    """The frozen items of a task, the SHA-256 of their files, and the commit of the data set that they come from."""
+
+    train: Sequence[Item]
+    heldout: Sequence[Item]
+    digests: dict[str, str]
+
+    @staticmethod
+    def read(folder: Path, task: str) -> Items:
+        """Reads the items from a task's folder.
+
+        Raises:
+            InputError: They cannot be read, or were changed since they were frozen.
+        """
+        train, heldout = folder / "train.jsonl", folder / "heldout.jsonl"
+        items = read_items(train, task), read_items(heldout, task)
+        return Items(*items, verified_digests(folder, (train.name, heldout.name)) | commit_of(folder, "data"))
 
 
 def read_items(path: Path, task_name: str) -> list[Item]:

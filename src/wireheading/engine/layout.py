@@ -1,0 +1,136 @@
+"""The layout of a round: which slots are computed together, how wide their turns are, and the sessions they open.
+
+A job, its held-out evaluations and the estimate of its memory all take it from here. The config fixes it: it never
+depends on which runs are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from wireheading.policy.update import Width
+from wireheading.study.conditions import CONDITIONS
+from wireheading.study.config import Run, Study
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The columns of the turns of one round, the same for every row of a batch.
+
+    Attributes:
+        prompt: Columns of the prompt.
+        response: Columns of the response.
+        grading: Columns of the tokens that ask for a grade.
+        grade: Columns of the grade.
+        fresh: Whether a grade is asked for in a session of its own, without the prompt and the response.
+    """
+
+    prompt: int
+    response: int
+    grading: int
+    grade: int
+    fresh: bool
+
+    @property
+    def grading_next(self) -> int:
+        """What is prefilled for a grade as the next turn: the response's last token was never fed, so it leads."""
+        return 1 + self.grading
+
+    @property
+    def grading_apart(self) -> int:
+        """What is prefilled for a grade in a session of its own."""
+        return self.grading if self.fresh else self.prompt + self.response + self.grading
+
+    @property
+    def session(self) -> int:
+        """Columns of the session in which the policy responds and, as the next turn, grades."""
+        return self.prompt + self.response + self.grading_next + self.grade
+
+    @property
+    def session_apart(self) -> int:
+        """Columns of a session that is opened for a grade alone."""
+        return self.grading_apart + self.grade
+
+
+@dataclass(frozen=True)
+class Group:
+    """Slots that are computed together.
+
+    Attributes:
+        slots: From the first to the last of them.
+        widths: The widest turns of their tasks.
+        tasks: The slots of each task, from the first to the last.
+        trains_grade: Whether the update of any of them has the grade's turn in it.
+        grades_apart: Whether any of them opens a session for a grade alone.
+    """
+
+    slots: range
+    widths: Widths
+    tasks: dict[str, range]
+    trains_grade: bool
+    grades_apart: bool
+
+    @property
+    def updates(self) -> list[list[Width]]:
+        """The turns of each batch of an update: one batch for each session whose turns are trained."""
+        widths = self.widths
+        response, grade = Width(widths.prompt, widths.response), Width(widths.grading, widths.grade)
+        if not self.trains_grade:
+            return [[response]]
+        return [[response], [grade]] if widths.fresh else [[response, grade]]
+
+
+def groups_of(study: Study, axes: Sequence[Run]) -> list[Group]:
+    """The groups of a job.
+
+    Args:
+        study: The study's settings.
+        axes: All runs that share the job by the config, in its order: they number the slots.
+    """
+    tasks: dict[str, list[int]] = {}
+    for slot, run in enumerate(axes):
+        tasks.setdefault(run.task, []).append(slot)
+    together = [[task] for task in tasks] if study.engine.batch == "task" else [list(tasks)]
+    return [_group(study, axes, {task: tasks[task] for task in names}) for names in together]
+
+
+def _group(study: Study, axes: Sequence[Run], tasks: dict[str, list[int]]) -> Group:
+    ranges = {task: range(slots[0], slots[-1] + 1) for task, slots in tasks.items()}
+    slots = range(min(part.start for part in ranges.values()), max(part.stop for part in ranges.values()))
+    # Slots between the first and the last count, whatever their task.
+    conditions = [CONDITIONS[axes[slot].condition] for slot in slots]
+    widths = widths_of(study, tasks)
+    return Group(
+        slots,
+        widths,
+        ranges,
+        trains_grade=any(condition.trains_grade for condition in conditions),
+        grades_apart=widths.fresh or any(condition.grader == "base" for condition in conditions),
+    )
+
+
+def widths_of(study: Study, tasks: Collection[str]) -> Widths:
+    """The widest turns of some tasks."""
+    sections = [study.tasks[task] for task in tasks]
+    return Widths(
+        prompt=max(section.prompt_tokens for section in sections),
+        response=max(section.response_tokens for section in sections),
+        grading=max(section.grading_prompt_tokens for section in sections),
+        grade=max(section.grade_tokens for section in sections),
+        fresh=study.grading_context == "fresh",
+    )
+
+
+def heldout_widths(study: Study, task: str, grades: Collection[Sequence[int]]) -> Widths:
+    """The turns of a held-out evaluation.
+
+    Args:
+        study: The study's settings.
+        task: The task.
+        grades: The tokens of every text that is scored as a grade. The tree of their beginnings takes the columns that
+            the sampled grade takes afterwards.
+    """
+    widths = widths_of(study, [task])
+    tree = {tuple(grade[:end]) for grade in grades for end in range(1, len(grade) + 1)}
+    return Widths(widths.prompt, widths.response, widths.grading, max(widths.grade, len(tree)), widths.fresh)

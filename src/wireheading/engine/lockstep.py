@@ -1,0 +1,247 @@
+"""Many runs in lockstep: gathers what the runs request and replies in batches.
+
+A job owns a fixed number of slots, one for each run of its axes in the config's order, whether that run is to be done
+or not. A slot without a request is a dummy row. So no reply to a run depends on which other runs are there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from wireheading.engine.evaluation import evaluate
+from wireheading.engine.experiment import EndRound, Evaluate, GradeApart, GradeNext, Respond, Row, Update, finite
+from wireheading.engine.keeping import Keeper
+from wireheading.engine.layout import Group, groups_of
+from wireheading.engine.progress import Progress
+from wireheading.engine.state import RunState
+from wireheading.engine.stopping import Stop, Stopped
+from wireheading.errors import InputError
+from wireheading.policy.allowed import FREE
+from wireheading.policy.policy import Policy
+from wireheading.policy.session import Session
+from wireheading.policy.update import Step, Turn, Width
+from wireheading.study.config import Run, Study
+
+
+class Lockstep:
+    """Advances the runs of a job until all have ended."""
+
+    def __init__(
+        self,
+        study: Study,
+        axes: Sequence[Run],
+        policy: Policy,
+        keeper: Keeper,
+        base: Mapping[str, list[Row]],
+        progress: Progress,
+        stop: Stop,
+    ):
+        """Lays out the slots.
+
+        Args:
+            study: The study's settings.
+            axes: All runs that share the job, slot by slot.
+            policy: A policy with that many slots.
+            keeper: Writes checkpoints and records.
+            base: The base model's held-out evaluation in each task.
+            progress: Reports how far the job is.
+            stop: Says, after each round and before each batch of an evaluation, whether the job is to end early.
+        """
+        self.study = study
+        self.policy = policy
+        self.keeper = keeper
+        self.base = base
+        self.progress = progress
+        self.stop = stop
+        self.slots = len(axes)
+        self.groups = groups_of(study, axes)
+        self.evaluating = 0.0
+        self.started = time.monotonic()
+
+    def advance(self, states: Sequence[RunState]) -> None:
+        """Advances runs round by round to their end and writes their records.
+
+        Args:
+            states: The runs.
+
+        Raises:
+            Stopped: A signal asked the job to end; every finished round is in a checkpoint.
+        """
+        for state in states:
+            if state.request is None:
+                self._finish(state)
+        while playing := [state for state in states if state.request is not None]:
+            stopped = None
+            try:
+                self.stop.check()
+                self.play_round(playing)
+            except Stopped as asked:
+                stopped = asked
+            for state in playing:
+                if state.request is None:
+                    self._finish(state)
+            if stopped is not None:
+                at = self._save_all(playing)
+                raise Stopped(f"{stopped} at round {at} of {self.study.rounds}; the next invocation resumes there")
+            self._report_progress(states)
+        self.progress.costs(_done(states), time.monotonic() - self.started - self.evaluating, self.evaluating)
+
+    def play_round(self, states: Sequence[RunState]) -> None:
+        """Plays one round of runs that have not ended."""
+        for group in self.groups:
+            members = [state for state in states if state.slot in group.slots]
+            if members:
+                self._round(group, members)
+
+    def _round(self, group: Group, members: Sequence[RunState]) -> None:
+        """Replies to one round's requests of a group, each kind in one batch."""
+        rows, widths = len(group.slots), group.widths
+        session = self.policy.open_session(rows, widths.session)
+        self._sample(Respond, session, group, widths.prompt, widths.response, members)
+        self._sample(GradeNext, session, group, widths.grading_next, widths.grade, members)
+        if any(isinstance(state.request, GradeApart) for state in members):
+            apart = self.policy.open_session(rows, widths.session_apart)
+            self._sample(GradeApart, apart, group, widths.grading_apart, widths.grade, members)
+        self._update(group, members)
+        for state in members:
+            if isinstance(state.request, EndRound):
+                self._end_round(state, state.request)
+        self._evaluate(group, members)
+
+    def _sample(
+        self,
+        kind: type[Respond | GradeNext | GradeApart],
+        session: Session,
+        group: Group,
+        width: int,
+        limit: int,
+        members: Sequence[RunState],
+    ) -> None:
+        asking = [(state, state.request) for state in members if isinstance(state.request, kind)]
+        if not asking:
+            return
+        rows = len(group.slots)
+        contexts: list[Sequence[int]] = [()] * rows
+        draws = [np.zeros(0)] * rows
+        adapted = [True] * rows
+        starts = [FREE] * rows
+        for state, request in asking:
+            row = state.slot - group.slots.start
+            contexts[row] = request.context
+            draws[row] = request.draws
+            if not isinstance(request, Respond):
+                starts[row] = self.policy.allowed.starts.get(state.run.task, FREE)
+            if isinstance(request, GradeApart):
+                adapted[row] = request.adapted
+        gates = adapted if kind is GradeApart else None
+        completions = self.policy.sample(session, group.slots, contexts, width, draws, limit, gates, starts)
+        for state, _ in asking:
+            state.reply(completions[state.slot - group.slots.start])
+
+    def _update(self, group: Group, members: Sequence[RunState]) -> None:
+        asking = [(state, state.request) for state in members if isinstance(state.request, Update)]
+        if not asking:
+            return
+        widths = group.updates
+        rows: list[list[tuple[Turn, ...]]] = [[()] * len(group.slots) for _ in widths]
+        advantages: list[float | None] = [None] * len(group.slots)
+        for state, request in asking:
+            row = state.slot - group.slots.start
+            advantages[row] = request.advantage
+            for batch, turns in zip(rows, request.conversations, strict=False):
+                batch[row] = turns
+        steps = self._updated(group.slots, list(zip(widths, rows, strict=True)), advantages)
+        for state, _ in asking:
+            state.reply(steps[state.slot - group.slots.start])
+
+    def _updated(
+        self,
+        slots: range,
+        batches: Sequence[tuple[Sequence[Width], Sequence[Sequence[Turn]]]],
+        advantages: Sequence[float | None],
+    ) -> list[Step]:
+        """Updates slots; where memory runs out and the config allows it, once more in chunks of half the size.
+
+        Raises:
+            InputError: Memory ran out. The text says what to change.
+        """
+        adapters = self.policy.adapters
+        taken = adapters.steps.clone()
+        while True:
+            try:
+                return self.policy.update(slots, batches, advantages)
+            except torch.OutOfMemoryError:
+                chunk = min(self.policy.chunk, len(slots))
+                if chunk == 1 or not self.study.engine.halve_chunk:
+                    raise InputError(
+                        f"config: engine.chunk = {self.study.engine.chunk}: the device's memory ran out in an update "
+                        f"of {chunk} runs; set a smaller chunk, or engine.halve_chunk: true"
+                    ) from None
+            # Values are written last and all at once, so nothing but gradients and step counts was touched.
+            adapters.grads[slots.start : slots.stop] = 0
+            adapters.steps.copy_(taken)
+            self.policy.set_chunk((chunk + 1) // 2)
+            torch.cuda.empty_cache()
+            self.progress.report(
+                f"memory ran out in an update; from here on the chunk is {self.policy.chunk}, as the records will state"
+            )
+
+    def _evaluate(self, group: Group, members: Sequence[RunState]) -> None:
+        asking = [(state, state.request) for state in members if isinstance(state.request, Evaluate)]
+        started = time.monotonic()
+        for task, count in sorted({(state.run.task, len(request.items)) for state, request in asking}):
+            together = [
+                (state, request.items)
+                for state, request in asking
+                if (state.run.task, len(request.items)) == (task, count)
+            ]
+            slots = group.tasks[task]
+            before_batch = self.progress.evaluation(f"{len(together)} runs in {task}", count, self.stop.check)
+            rows = evaluate(self.study, task, self.policy, slots, together[0][1], before_batch)
+            for state, _ in together:
+                self._end_evaluation(state, rows[state.slot - slots.start])
+        self.evaluating += time.monotonic() - started
+
+    def _end_round(self, state: RunState, request: EndRound) -> None:
+        state.rows.append(request.row)
+        state.unsaved.append(request.row)
+        state.baseline = request.baseline
+        if len(state.rows) % self.study.engine.checkpoint_every == 0 or len(state.rows) == self.study.rounds:
+            self.keeper.save(state)
+        state.reply(None)
+
+    def _end_evaluation(self, state: RunState, rows: list[Row]) -> None:
+        if finite(rows):
+            state.evaluations[len(state.rows)] = rows
+            state.unsaved.append({"evaluated": len(state.rows), "items": rows})
+        state.reply(rows)
+        if state.request is not None:
+            # It may have taken longer than many rounds.
+            self.keeper.save(state)
+
+    def _save_all(self, states: Sequence[RunState]) -> int:
+        """Writes the checkpoints of the runs that have not ended, and returns the fewest rounds that one has."""
+        under_way = [state for state in states if state.request is not None]
+        for state in under_way:
+            if state.unsaved:
+                self.keeper.save(state)
+        return min(len(state.rows) for state in under_way)
+
+    def _finish(self, state: RunState) -> None:
+        seconds = time.monotonic() - self.started
+        self.keeper.finish(state, self.slots, self.base[state.run.task], seconds, self.evaluating)
+
+    def _report_progress(self, states: Sequence[RunState]) -> None:
+        playing = [len(state.rows) for state in states if state.request is not None]
+        left = sum(self.study.rounds - rows for rows in playing)
+        at = min(playing, default=self.study.rounds)
+        self.progress.round(at, _done(states), left, time.monotonic() - self.started - self.evaluating)
+
+
+def _done(states: Sequence[RunState]) -> int:
+    """Rounds that this job has done, of all runs together."""
+    return sum(len(state.rows) - state.first for state in states)

@@ -1,0 +1,111 @@
+"""Running the engine's code on tensors that have shapes and no content, and counting what it would hold."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Tracer(TorchDispatchMode):
+    """Counts the bytes of all tensors of the meta device that live, and the most that ever lived at once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = 0
+        self.peak = 0
+        self._live: set[int] = set()
+
+    def hold(self, tensors: Iterator[Tensor] | Sequence[Tensor]) -> int:
+        """Counts tensors that were made before, and returns their bytes."""
+        before = self.now
+        for tensor in tensors:
+            self._count(tensor)
+        return self.now - before
+
+    def restart(self) -> None:
+        """Forgets the peak."""
+        self.peak = self.now
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Does an operation and counts what it made."""
+        result = function(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._count(value)
+        return result
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if tensor.device.type == "meta" and key not in self._live:
+            self._live.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._live.discard(key)
+        self.now -= size
+
+
+@contextmanager
+def fused_attention() -> Iterator[None]:
+    """Lets PyTorch's attention take the memory of its fused kernels, which the meta device does not have."""
+    functional: Any = nn.functional
+    real = functional.scaled_dot_product_attention
+
+    def fused(query: Tensor, key: Tensor, value: Tensor, **_: object) -> Tensor:
+        result: Tensor = _Fused.apply(query, key, value)  # type: ignore[no-untyped-call]
+        return result
+
+    functional.scaled_dot_product_attention = fused
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = real
+
+
+class _Fused(torch.autograd.Function):
+    """An attention that keeps its arguments, its result and one number for each query."""
+
+    @staticmethod
+    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        result = torch.empty_like(query)
+        sums = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
+        context.save_for_backward(query, key, value, result, sums)
+        return result
+
+    @staticmethod
+    def backward(context: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value, _, _ = context.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+class Characters:
+    """A tokenizer for the trace: a token is a character, which no real grade exceeds."""
+
+    chat_template = None
+    name_or_path = "trace"
+    eos_token_id = 0
+    pad_token_id = 0
+    all_special_ids: Sequence[int] = ()
+    added_tokens_decoder: Mapping[int, object] = {}
+
+    def get_vocab(self) -> dict[str, int]:
+        """No token has a name."""
+        return {}
+
+    get_added_vocab = get_vocab
+
+    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+        """A token for each character."""
+        return {"input_ids": [ord(character) for character in text]}
