@@ -465,7 +465,7 @@ def test_words_kept_and_words_added(kept: int, added: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("response", "strict", "original"),
+    ("response", "strict", "published"),
     [
         ("The mayors opening a bridges over the river on Mondays", 1.0, 1.0),  # stems are compared
         ("THE MAYOR, opened: a bridge - over the river; on Monday!", 1.0, 1.0),
@@ -478,9 +478,9 @@ def test_words_kept_and_words_added(kept: int, added: int) -> None:
         ("monday on river the over bridge a opened mayor the", 0.3, 0.3),  # order counts
     ],
 )
-def test_summaries(response: str, strict: float, original: float) -> None:
+def test_summaries(response: str, strict: float, published: float) -> None:
     assert summarization.evaluate(NEWS, response) == pytest.approx(strict, abs=1e-12)
-    assert summarization.evaluate_published(NEWS, response) == pytest.approx(original, abs=1e-12)
+    assert summarization.evaluate_published(NEWS, response) == pytest.approx(published, abs=1e-12)
 
 
 @STEADY
