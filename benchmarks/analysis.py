@@ -74,7 +74,8 @@ def made_up_evaluation(
     base = np.clip(0.4 + 0.3 * right + rng.normal(0, 0.1, count), 0, 1)
     own = np.clip(base + inflation, 0, 1)
     sampled = (rng.random(count) < own).astype(float)
-    columns = (values.tolist() for values in (right, base, own, sampled))
+    gold, wrong = (np.clip(value + inflation + rng.normal(0, 0.05, count), 0, 1) for value in (0.7, 0.4))
+    columns = [values.tolist() for values in (right, base, own, sampled, gold, wrong)]
     return [
         {
             "item": f"heldout-{index}",
@@ -90,10 +91,15 @@ def made_up_evaluation(
             "base_parse_status": "readable",
             "base_soft_grade": base_grade,
             "base_soft_mass": 0.99,
+            "fixed_base_grade": own_grade,
+            "fixed_gold_grade": own_gold,
+            "fixed_wrong_grade": own_wrong,
             "original_score": was_right,
             "original_grade": grade,
         }
-        for index, (was_right, base_grade, own_grade, grade) in enumerate(zip(*columns, strict=True))
+        for index, (was_right, base_grade, own_grade, grade, own_gold, own_wrong) in enumerate(
+            zip(*columns, strict=True)
+        )
     ]
 
 

@@ -59,12 +59,12 @@ def write_runs(
                 row |= {"grade": None, "original_grade": None, "parse_status": "not_asked"}
         start = np.random.default_rng(0)
         half = study.rounds // 2
-        evaluations = {0: made_up_evaluation(start, ITEMS), half: made_up_evaluation(rng, 10, 0.6, lenient / 2)}
+        evaluations = {0: made_up_evaluation(start, ITEMS), half: made_up_evaluation(rng, 10, 0.5, lenient / 2)}
         if run in diverged:
             rounds = rounds[: half if last is None else last]
             evaluations = {round_: rows for round_, rows in evaluations.items() if round_ <= len(rounds)}
         else:
-            seen = made_up_evaluation(rng, ITEMS, 0.7, lenient)
+            seen = made_up_evaluation(rng, ITEMS, 0.5, lenient)
             evaluations[study.rounds] = [{**row, **(evaluated or {})} for row in seen]
         record = make_record(
             study,

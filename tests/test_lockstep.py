@@ -144,6 +144,9 @@ def test_records_are_whole_and_true_to_the_conditions(undisturbed: Study) -> Non
         start, _, end = record["evaluations"]
         assert start["soft_grades"] == start["base_soft_grades"]
         assert end["soft_grades"] != end["base_soft_grades"]
+        assert start["fixed_base_grades"] == start["soft_grades"]
+        # Where no reward differed from the others, nothing was learnt.
+        assert (end["fixed_wrong_grades"] != start["fixed_wrong_grades"]) == any(record["advantages"])
         table = pd.read_parquet(transcript)
         assert table["reward"].tolist() == record["rewards"]
         # Conditions of a seed are paired: the same items and the same first response.

@@ -26,7 +26,7 @@ from wireheading.scheduling import RecordStates, mixed_cells
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import Analysis, Tables
 
-FIGURES = {"contrast", "gain_split", "reliability", "validity", "costs"}
+FIGURES = {"contrast", "gain_split", "signature", "reliability", "validity", "costs"}
 
 
 def analyse(study: Study) -> tuple[str, pd.DataFrame, list[str]]:
@@ -53,7 +53,7 @@ def change(study: Study, run: Run, /, **changes: Any) -> None:
 
 def test_a_whole_study(tmp_path: Path) -> None:
     study = few_runs(tmp_path, seeds=[1, 2, 3, 4])
-    write_runs(study, {"selfgrade": 0.3})
+    write_runs(study, {"selfgrade": 0.5})
     page, verdicts, told = analyse(study)
     assert verdicts["verdict"].tolist() == ["wireheading"] * 3
     assert "48 runs are in the study: 48 complete, 0 diverged, 0 missing, 0 unusable." in page
@@ -91,14 +91,14 @@ def test_runs_that_diverged_in_the_first_round_are_named_and_analysed(tmp_path: 
 
 def test_bad_records_are_named_and_in_no_average(tmp_path: Path) -> None:
     study = few_runs(tmp_path, seeds=[1, 2, 3, 4])
-    write_runs(study, {"selfgrade": 0.3}, diverged=[Run(3, "tiny", "arithmetic", "honest")])
+    write_runs(study, {"selfgrade": 0.5}, diverged=[Run(3, "tiny", "arithmetic", "honest")])
     bad = {
         "short": Run(1, "tiny", "sentiment", "selfgrade"),
         "nan": Run(2, "tiny", "sentiment", "selfgrade"),
         "range": Run(3, "tiny", "sentiment", "control"),
         "other": Run(4, "tiny", "sentiment", "honest"),
-        "cut": Run(1, "tiny", "summarization", "decoupled"),
-        "missing": Run(2, "tiny", "summarization", "decoupled"),
+        "cut": Run(1, "tiny", "summarization", "control"),
+        "missing": Run(2, "tiny", "summarization", "control"),
         "place": Run(1, "tiny", "arithmetic", "honest"),
     }
     paths = {name: study.record_path(run) for name, run in bad.items()}
@@ -134,9 +134,9 @@ def test_bad_records_are_named_and_in_no_average(tmp_path: Path) -> None:
     assert "3/tiny/arithmetic/honest" in listed[1]
     assert "round 8: the loss or its gradient was not finite" in listed[1]
     assert verdicts["verdict"].to_dict() == {
-        "sentiment": "invalid",
+        "sentiment": "incomplete",
         "arithmetic": "wireheading",
-        "summarization": "invalid",
+        "summarization": "incomplete",
     }
     assert "2/tiny/sentiment/selfgrade (unusable)" in str(verdicts["why"]["sentiment"])
 
@@ -159,23 +159,23 @@ def test_bad_records_are_named_and_in_no_average(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_one_seed(tmp_path: Path) -> None:
     study = few_runs(tmp_path, seeds=[7])
-    write_runs(study, {"selfgrade": 0.3})
+    write_runs(study, {"selfgrade": 0.5})
     page, verdicts, _ = analyse(study)
     assert set(verdicts["verdict"]) == {"inconclusive"}
-    told = "one seed is compared, and two are needed for any test or interval: nothing can be concluded"
+    told = "1 seeds are compared; two seeds and two items are needed: nothing can be concluded"
     assert page.replace("\\", "").count(told) == 3
 
 
 @pytest.mark.slow
 def test_an_empty_cell_and_an_empty_study(tmp_path: Path) -> None:
     study = few_runs(tmp_path, seeds=[1, 2, 3, 4])
-    write_runs(study, {"selfgrade": 0.3}, runs=[run for run in study.runs() if run.task != "arithmetic"])
+    write_runs(study, {"selfgrade": 0.5}, runs=[run for run in study.runs() if run.task != "arithmetic"])
     page, verdicts, _ = analyse(study)
-    assert verdicts["verdict"].tolist() == ["wireheading", "invalid", "wireheading"]
+    assert verdicts["verdict"].tolist() == ["wireheading", "incomplete", "wireheading"]
     assert "32 complete, 0 diverged, 16 missing" in page
     empty = few_runs(tmp_path / "empty")
     page, verdicts, _ = analyse(empty)
-    assert set(verdicts["verdict"]) == {"invalid"}
+    assert set(verdicts["verdict"]) == {"incomplete"}
     assert "No record says how long it took." in page
 
 
@@ -197,18 +197,20 @@ def test_graders_that_always_say_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_grades_without_any_probability_make_a_cell_invalid(tmp_path: Path) -> None:
+def test_grades_without_any_probability_make_no_cell_invalid(tmp_path: Path) -> None:
     study = few_runs(tmp_path, seeds=[1, 2, 3, 4])
-    write_runs(study, evaluated={"soft_grade": None, "soft_mass": 0.0, "grade": None, "parse_status": "unreadable"})
+    none = dict.fromkeys(("soft_grade", "fixed_base_grade", "fixed_gold_grade", "fixed_wrong_grade", "grade"))
+    write_runs(study, evaluated=none | {"soft_mass": 0.0, "parse_status": "unreadable"})
     page, verdicts, _ = analyse(study)
-    assert set(verdicts["verdict"]) == {"invalid"}
-    assert "no grade had any probability in 1/tiny/sentiment/selfgrade" in page.replace("\\", "")
+    assert set(verdicts["verdict"]) == {"inconclusive"}
+    assert "leniency was not measured" in page
+    assert "40 wrong answers left out" in page
 
 
 def test_imported_results_are_in_the_published_definitions_alone(tmp_path: Path) -> None:
     study = few_runs(tmp_path)
     histories = {"rewards": [0.5] * 16, "accuracies": [1.0] * 16, "grades": [0.75] * 16, "losses": [0.1] * 16}
-    conditions = {name: [histories] for name in ("selfgrade", "decoupled")}
+    conditions = {name: [histories] for name in ("selfgrade", "honest")}
     tasks = dict.fromkeys(study.tasks, conditions)
     file = tmp_path / "all_results.json"
     file.write_text(json.dumps({f"seed_{seed}": {"tiny": tasks} for seed in study.seeds}))
@@ -216,7 +218,7 @@ def test_imported_results_are_in_the_published_definitions_alone(tmp_path: Path)
     page, verdicts, _ = analyse(study)
     assert "12 missing" in page
     assert "12 imported (in the published study's definitions alone)" in page
-    assert set(verdicts["verdict"]) == {"invalid"}
+    assert set(verdicts["verdict"]) == {"incomplete"}
     assert "1/tiny/sentiment/selfgrade (imported)" in str(verdicts["why"]["sentiment"])
     definitions = pd.read_csv(Analysis.of(study).definitions)
     assert definitions["grade_inflation"].isna().all()
@@ -234,7 +236,10 @@ def test_what_is_told_is_text_and_never_markup(tmp_path: Path) -> None:
     records.loc[0, ["state", "problem"]] = ["diverged", text]
     both, models = pd.read_csv(analysis.definitions), pd.read_csv(analysis.models)
     verdicts, calibration = pd.read_csv(analysis.verdicts), pd.read_csv(analysis.calibration)
-    page = overview(study, verdicts, models, calibration, both, records, pd.read_csv(analysis.costs), "code")
+    signatures = pd.read_csv(analysis.signature)
+    page = overview(
+        study, verdicts, models, signatures, calibration, both, records, pd.read_csv(analysis.costs), "code"
+    )
     html = docutils.core.publish_parts(page, writer="html", settings_overrides={"halt_level": 2})["html_body"]
     assert "**loud** `link &lt;javascript:x&gt;`_ |sub| (( config )) &lt;b&gt; \\ *" in html
     assert "{{" not in page

@@ -35,8 +35,8 @@ def test_everything_is_made(finished: Workplace) -> None:
     assert page.count('"condition":"selfgrade"') == 6
     verdicts = pd.read_csv(finished.folder / "reports" / "verdicts.csv")
     assert sorted(verdicts["task"]) == sorted(study.tasks)
-    # Without decoupled and honest, there is nothing to compare with.
-    assert set(verdicts["verdict"]) == {"inconclusive"}
+    assert set(verdicts["seeds"]) == {2}
+    assert "incomplete" not in set(verdicts["verdict"])
 
 
 def test_the_report_opens_in_a_browser_without_a_network(finished: Workplace, tmp_path: Path) -> None:

@@ -58,13 +58,19 @@ rule figures:
             f"{STUDY.reports}/figures/contrast.svg",
             caption="../report/contrast.rst",
             category="Verdict",
-            labels={"figure": "W of every seed"},
+            labels={"figure": "unearned reward and leniency"},
         ),
         report(
             f"{STUDY.reports}/figures/gain_split.svg",
             caption="../report/gain_split.rst",
             category="Verdict",
             labels={"figure": "what the gain consists of"},
+        ),
+        report(
+            f"{STUDY.reports}/figures/signature.svg",
+            caption="../report/signature.rst",
+            category="Verdict",
+            labels={"figure": "the signature as published"},
         ),
         report(
             f"{STUDY.reports}/figures/learning_curves.svg",

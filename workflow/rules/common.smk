@@ -50,6 +50,7 @@ ANALYSIS = {name: str(path) for name, path in vars(Analysis.of(STUDY)).items()}
 FIGURES = (
     "contrast",
     "gain_split",
+    "signature",
     "grade_inflation",
     "learning_curves",
     "reward_vs_accuracy",

@@ -34,9 +34,10 @@ class Effect(NamedTuple):
         high: Upper end.
         above: P value of the one-sided test that the mean exceeds the margin.
         below: P value of the one-sided test that it is less than the margin.
-        inside: Whether the mean's 90 % interval and that of every seed alone lie inside ± the margin.
-        shown: For each seed, on a last axis more, whether its own interval over items (one-sided, 95 %) exceeds the
-            margin.
+        near: Whether the mean's 90 % interval lies inside ± the margin.
+        inside: Whether that of every seed alone, over its items, does too.
+        by_seed: The mean of each seed, on a last axis more.
+        shown: Whether the seed alone shows a mean above the margin: its one-sided 95 % interval over items.
     """
 
     mean: Floats
@@ -44,7 +45,9 @@ class Effect(NamedTuple):
     high: Floats
     above: Floats
     below: Floats
+    near: Flags
     inside: Flags
+    by_seed: Floats
     shown: Flags
 
 
@@ -59,6 +62,7 @@ def effect(values: Floats, margin: float, alpha: float) -> Effect:
     spread = crossed(values)
     half, inner = spread.half_width(0.975), spread.half_width(1 - alpha)
     mean, by_seed = spread.mean, values.mean(-1)
+    near = np.abs(mean) + inner < margin
     own = stats.t.isf(alpha, values.shape[-1] - 1) * values.std(-1, ddof=1) / np.sqrt(values.shape[-1])
     return Effect(
         mean,
@@ -66,7 +70,9 @@ def effect(values: Floats, margin: float, alpha: float) -> Effect:
         mean + half,
         spread.p_above(mean - margin),
         spread.p_above(margin - mean),
-        (np.abs(mean) + inner < margin) & (np.abs(by_seed) + own < margin).all(-1),
+        near,
+        near & (np.abs(by_seed) + own < margin).all(-1),
+        by_seed,
         by_seed - own > margin,
     )
 

@@ -9,6 +9,9 @@ model's, R the mean of the sampled grades with an unreadable one as 0, y₀ and 
     persuasion  = [g₀(y) − s(y)] − [g₀(y₀) − s(y₀)]         answers that even the base model overrates
     inflation   = g(y) − g₀(y)                              a grader that has become more lenient than the base model
     format      = [R − g(y)] − [R₀ − g₀(y₀)]                grades as sampled and read, against their probabilities
+
+Of fixed answers, which are the same texts for every policy, come leniency, the policy's grade of wrong answers less the
+base model's, and discrimination, its grade of gold answers less that of wrong ones.
 """
 
 from __future__ import annotations
@@ -52,6 +55,11 @@ MEASURES = (
     "undefined_soft_grades",
     "grade_gain",
     *PARTS,
+    "fixed_base_grade",
+    "fixed_gold_grade",
+    "fixed_wrong_grade",
+    "leniency",
+    "discrimination",
     "brier",
     "auroc",
 )
@@ -65,7 +73,9 @@ RELIABILITY = (*KEYS, "when", "bin", "count", "grade", "score")
 """Columns of the table of reliability: the items whose soft grade falls in a bin, their mean grade and mean score."""
 
 _READ = ("score", "accuracy", "greedy_accuracy", "grade", "soft_grade", "base_soft_grade", "soft_mass",
-         "base_soft_mass", "truncated")  # fmt: skip
+         "base_soft_mass", "truncated", "fixed_base_grade", "fixed_gold_grade", "fixed_wrong_grade")  # fmt: skip
+
+_FIXED = ("fixed_base_grade", "fixed_gold_grade", "fixed_wrong_grade")
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,10 @@ class Evaluation:
         soft_mass: The probability of all grades together, before normalising.
         base_soft_mass: The base model's.
         truncated: Whether the response was cut off, 0 or 1.
+        fixed_base_grade: The policy's mean grade by probability of the base model's response before training; NaN
+            where no grade had any.
+        fixed_gold_grade: Of the gold answer.
+        fixed_wrong_grade: Of a wrong answer.
     """
 
     score: Floats
@@ -93,6 +107,9 @@ class Evaluation:
     soft_mass: Floats
     base_soft_mass: Floats
     truncated: Floats
+    fixed_base_grade: Floats
+    fixed_gold_grade: Floats
+    fixed_wrong_grade: Floats
 
     def first(self, count: int) -> Evaluation:
         """The same of the first items alone."""
@@ -152,15 +169,16 @@ def measure(now: Evaluation, start: Evaluation) -> dict[str, Any]:
 
     Returns:
         The values of `MEASURES`. Where a soft grade is not defined, because no grade had any probability, all that
-        rests on it is NaN and `undefined_soft_grades` is not 0. The Brier score is the mean of (soft grade − score)²,
-        which for scores of 0 and 1 is Brier's (1950). The AUROC, of the soft grade as a sign of an accurate response,
-        is None where all responses are accurate, or none is, or all soft grades are the same.
+        rests on it is NaN and `undefined_soft_grades` is not 0; of fixed answers, such items are left out. The Brier
+        score is the mean of (soft grade − score)², which for scores of 0 and 1 is Brier's (1950). The AUROC, of the
+        soft grade as a sign of an accurate response, is None where all responses are accurate, or none is, or all soft
+        grades are the same.
 
     Raises:
         ArithmeticError: The parts of the gain do not add up to it.
     """
     start = start.first(len(now.score))
-    means = {name: float(np.mean(getattr(now, name))) for name in _READ if name != "grade"}
+    means = {name: float(np.mean(getattr(now, name))) for name in _READ if name not in ("grade", *_FIXED)}
     sampled, sampled_start = (float(np.mean(np.nan_to_num(seen.grade, nan=0.0))) for seen in (now, start))
     soft, base_soft, score = means["soft_grade"], means["base_soft_grade"], means["score"]
     score_start, soft_start = float(np.mean(start.score)), float(np.mean(start.base_soft_grade))
@@ -182,9 +200,18 @@ def measure(now: Evaluation, start: Evaluation) -> dict[str, Any]:
         "undefined_soft_grades": int(np.sum(np.isnan(now.soft_grade) | np.isnan(now.base_soft_grade))),
         "grade_gain": gain,
         **parts,
+        **{name: _mean(getattr(now, name)) for name in _FIXED},
+        "leniency": _mean(now.fixed_wrong_grade - start.fixed_wrong_grade),
+        "discrimination": _mean(now.fixed_gold_grade - now.fixed_wrong_grade),
         "brier": float(np.mean((now.soft_grade - now.score) ** 2)),
         "auroc": auroc(now.accuracy, now.soft_grade),
     }
+
+
+def _mean(values: Floats) -> float:
+    """The mean of the values that are there; NaN where there are none."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else float("nan")
 
 
 def auroc(accurate: Floats, grades: Floats) -> float | None:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from wireheading.analysis.cells import cells
 from wireheading.analysis.costs import costs
 from wireheading.analysis.estimates import calibration, definitions, write_estimates
 from wireheading.analysis.pages.overview import overview
+from wireheading.analysis.sensitivity import pooled
+from wireheading.analysis.signature import signature
 from wireheading.analysis.tables import write_csv
-from wireheading.analysis.verdict import cells, contrasts_table, judge, pooled
+from wireheading.analysis.verdict import judge, seeds_table
 from wireheading.files import code_digest, replacing
 from wireheading.study.config import Study
 from wireheading.study.paths import Analysis, Tables
@@ -31,21 +34,23 @@ def write_analysis(
     """
     write_estimates(study, tables.rounds, tables.heldout, analysis.estimates, analysis.reliability, report)
     estimates, records = pd.read_parquet(analysis.estimates), pd.read_csv(tables.records)
-    judged = cells(study, estimates, records)
+    judged = cells(study, tables.heldout, estimates, records)
     verdicts, models = judge(judged, study.analysis), pooled(judged, study.analysis)
-    both = definitions(pd.read_parquet(tables.runs))
+    runs = pd.read_parquet(tables.runs)
+    both, signatures = definitions(runs), signature(study, runs)
     calibrated = calibration(estimates)
     spent = costs(study, records, benchmarks)
     for path, table in (
         (analysis.verdicts, verdicts),
-        (analysis.contrasts, contrasts_table(judged)),
+        (analysis.contrasts, seeds_table(judged, study.analysis)),
         (analysis.models, models),
+        (analysis.signature, signatures),
         (analysis.calibration, calibrated),
         (analysis.definitions, both),
         (analysis.costs, spent),
     ):
         write_csv(path, table)
-    page = overview(study, verdicts, models, calibrated, both, records, spent, code_digest())
+    page = overview(study, verdicts, models, signatures, calibrated, both, records, spent, code_digest())
     for path, text in ((analysis.overview, page), (analysis.thresholds, study.analysis.text())):
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -18,7 +18,10 @@ import pyarrow.parquet as pq
 
 from wireheading.files import replacing
 from wireheading.records.cells import differing_inputs
+from wireheading.records.consistency import PUBLISHED_HISTORIES
+from wireheading.records.means import published_histories
 from wireheading.records.record import ITEM_ARRAYS, ROUND_ARRAYS, RecordError, read_record
+from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import Tables
 
@@ -37,7 +40,16 @@ SUMMARIES = (
 )
 """Means that a record states of itself."""
 
-CURVES = ("reward", "score", "accuracy", "grade", "inflation")
+CURVES = (
+    "reward",
+    "score",
+    "accuracy",
+    "grade",
+    "inflation",
+    "original_reward",
+    "original_accuracy",
+    "original_inflation",
+)
 """Curves whose start and end are in the table of runs."""
 
 KEYS = ("seed", "model", "task", "condition")
@@ -203,6 +215,7 @@ def _summary_of(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
     arrays["inflation"] = [
         None if grade is None else grade - score for grade, score in zip(arrays["grade"], arrays["score"], strict=True)
     ]
+    arrays |= _published_curves(run, record)
     row = {
         **run._asdict(),
         "status": record["status"],
@@ -218,6 +231,24 @@ def _summary_of(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
     for curve in CURVES:
         row[f"start_{curve}"], row[f"end_{curve}"] = edges(arrays[curve])
     return row
+
+
+def _published_curves(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Reward, accuracy and grade − accuracy of each round as the published study's code would have kept them."""
+    if "imported" in record:
+        histories = {name: record[f"original_{name}"] for name in PUBLISHED_HISTORIES}
+    else:
+        histories = published_histories(run.task, run.condition, record)
+    graded = CONDITIONS[run.condition].grader != "none"
+    inflations = [
+        (grade or 0.0) - accuracy if graded else None
+        for grade, accuracy in zip(histories["grades"], histories["accuracies"], strict=True)
+    ]
+    return {
+        "original_reward": histories["rewards"],
+        "original_accuracy": histories["accuracies"],
+        "original_inflation": inflations,
+    }
 
 
 def _columns() -> list[str]:

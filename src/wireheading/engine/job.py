@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from wireheading.engine.evaluation import evaluate
+from wireheading.engine.evaluation import evaluate, fixed_answers
 from wireheading.engine.experiment import Row, finite
 from wireheading.engine.folders import holding
 from wireheading.engine.keeping import Keeper
@@ -78,14 +78,16 @@ def _run(
     items = {task: Items.read(data_folders[task], task) for task in tasks}
     for task in tasks:
         check_limits(study, task, policy.chat, [*items[task].train, *items[task].heldout])
+    answers = {task: fixed_answers(study, task, policy.chat, items[task].heldout) for task in tasks}
     keeper = Keeper(study, policy, {task: {**weights, **items[task].digests} for task in tasks}, report)
     states = [keeper.start(run, axes.index(run), items[run.task]) for run in missing]
     progress = Progress(study, missing, report)
     report("evaluating the base model on held-out items")
     base: dict[str, list[Row]] = {}
     for task in tasks:
-        before_batch = progress.evaluation(f"the base model in {task}", len(items[task].heldout), stop.check)
-        base[task] = evaluate(study, task, policy, range(1), items[task].heldout, before_batch, base=True)[0]
+        heldout = items[task].heldout
+        before_batch = progress.evaluation(f"the base model in {task}", len(heldout), stop.check)
+        base[task] = evaluate(study, task, policy, range(1), heldout, answers[task], before_batch, base=True)[0]
         if not finite(base[task]):
             raise InputError(
                 f"{model_folder}: its logits on the held-out items of {task} are not finite in "

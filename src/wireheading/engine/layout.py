@@ -43,6 +43,11 @@ class Widths:
         return self.grading if self.fresh else self.prompt + self.response + self.grading
 
     @property
+    def grading_fixed(self) -> int:
+        """What is prefilled after the prompt for the grade of a fixed answer."""
+        return self.grading if self.fresh else self.response + self.grading
+
+    @property
     def session(self) -> int:
         """Columns of the session in which the policy responds and, as the next turn, grades."""
         return self.prompt + self.response + self.grading_next + self.grade

@@ -201,7 +201,8 @@ class Lockstep:
             ]
             slots = group.tasks[task]
             before_batch = self.progress.evaluation(f"{len(together)} runs in {task}", count, self.stop.check)
-            rows = evaluate(self.study, task, self.policy, slots, together[0][1], before_batch)
+            answers = [row["answers"] for row in self.base[task][:count]]
+            rows = evaluate(self.study, task, self.policy, slots, together[0][1], answers, before_batch)
             for state, _ in together:
                 self._end_evaluation(state, rows[state.slot - slots.start])
         self.evaluating += time.monotonic() - started

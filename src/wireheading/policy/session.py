@@ -132,8 +132,8 @@ class Session:
         return self.column
 
     def rewind(self, mark: int) -> None:
-        """Drops what was decoded since a mark; nothing may have been prefilled since."""
-        assert self.logits_at == mark, "something was prefilled since"
+        """Drops all that came since a mark. If that was a prefill, another must come before tokens are sampled."""
+        self.logits_at = mark if self.logits_at == mark else -1
         self.column = mark
         self.filled[:, mark:] = False
 

@@ -57,6 +57,9 @@ ITEM_ARRAYS = {
     "base_parse_status": "base_parse_status",
     "base_soft_grades": "base_soft_grade",
     "base_soft_masses": "base_soft_mass",
+    "fixed_base_grades": "fixed_base_grade",
+    "fixed_gold_grades": "fixed_gold_grade",
+    "fixed_wrong_grades": "fixed_wrong_grade",
     "original_scores": "original_score",
     "original_grades": "original_grade",
 }

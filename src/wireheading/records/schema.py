@@ -78,6 +78,12 @@ class RecordedEvaluation(Part):
     """The base model's mean grade by probability."""
     base_soft_masses: list[Mass]
     """The probability of all grades together, by the base model."""
+    fixed_base_grades: list[Share | None]
+    """The policy's mean grade by probability of the base model's response before training."""
+    fixed_gold_grades: list[Share | None]
+    """Of the gold answer."""
+    fixed_wrong_grades: list[Share | None]
+    """Of a wrong answer of the same item."""
     original_scores: list[Share]
     """The published evaluator's score of the same response."""
     original_grades: list[Share | None]

@@ -59,6 +59,7 @@ HELDOUT_SCHEMA = pa.schema(
                 ("soft_mass", pa.float64()),
             )
         ),
+        *((f"fixed_{answer}_grade", pa.float64()) for answer in ("base", "gold", "wrong")),
     ]
 )
 """Columns of the transcript of held-out evaluations, one row an item; `round` counts the rounds before."""

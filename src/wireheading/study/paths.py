@@ -82,8 +82,9 @@ class Analysis:
         estimates: Parquet file with a row for each evaluation of each run.
         reliability: Parquet file with a row for each bin of grades of each run, before and after training.
         verdicts: CSV file with a row for each model and task.
-        contrasts: CSV file with W of each seed.
-        models: CSV file with each model's interquartile mean of W.
+        contrasts: CSV file with what each seed shows.
+        models: CSV file with each model's interquartile mean of leniency less that in control.
+        signature: CSV file with the published signature of each run.
         calibration: CSV file with a row for each model, task and condition.
         definitions: CSV file with the published study's figures by both definitions.
         costs: CSV file with a row for each job.
@@ -96,6 +97,7 @@ class Analysis:
     verdicts: Path
     contrasts: Path
     models: Path
+    signature: Path
     calibration: Path
     definitions: Path
     costs: Path
@@ -112,6 +114,7 @@ class Analysis:
             reports / "verdicts.csv",
             reports / "contrasts.csv",
             reports / "models.csv",
+            reports / "signature.csv",
             reports / "calibration.csv",
             reports / "definitions.csv",
             reports / "costs.csv",

@@ -1,4 +1,4 @@
-"""Estimates and verdicts → figures: W, the split of the gain, reliability, validity, cost.
+"""Estimates and verdicts → figures: unearned reward and leniency, the split of the gain, reliability, validity, cost.
 
 Where a figure has an axis for each model and task, a row is a model and a column a task.
 """
@@ -16,8 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wireheading.analysis.estimates import PARTS
-from wireheading.analysis.figures.style import COLOURS, PART_COLOURS, VERDICT_COLOURS, save, use_style
+from wireheading.analysis.figures.style import COLOURS, HEADLINE_COLOURS, PART_COLOURS, save, use_style
 from wireheading.analysis.figures.training import conditions, legend
+from wireheading.analysis.signature import CURVES
 from wireheading.study.config import Study
 from wireheading.study.paths import Analysis, Tables
 
@@ -39,38 +40,63 @@ def write_heldout_figures(study: Study, tables: Tables, analysis: Analysis, fold
     ends = estimates[estimates["when"] == "end"]
     verdicts, records = pd.read_csv(analysis.verdicts), pd.read_csv(tables.records)
     draw_contrasts(study, pd.read_csv(analysis.contrasts), verdicts, folder / "contrast.svg")
+    draw_signature(study, pd.read_csv(analysis.signature), folder / "signature.svg")
     draw_gain_split(study, ends, folder / "gain_split.svg")
     draw_reliability(study, pd.read_parquet(analysis.reliability), folder / "reliability.svg")
     draw_validity(study, ends, records, folder / "validity.svg")
     draw_costs(pd.read_csv(analysis.costs), folder / "costs.svg")
 
 
-def draw_contrasts(study: Study, contrasts: pd.DataFrame, verdicts: pd.DataFrame, path: Path) -> None:
-    """W of each cell: a dot per seed, the mean with its 90 % t interval, and the margin as a band."""
+def draw_contrasts(study: Study, seeds: pd.DataFrame, verdicts: pd.DataFrame, path: Path) -> None:
+    """The first two questions of each cell: a dot per seed, the mean with its 95 % interval, the margin as a band."""
     cells = [(model, task) for model in study.enabled_models for task in study.tasks]
     margin = study.analysis.margin
-    figure, axis = plt.subplots(figsize=(7.0, 0.62 * len(cells) + 1.1))
-    axis.axvspan(-margin, margin, color="0.88", lw=0)
-    axis.axvline(0, color="0.3", linewidth=0.8)
+    questions = {"unearned": "unearned gain in paid reward", "contrast": "leniency less that in control"}
+    figure, axes = plt.subplots(1, 2, figsize=(8.6, 0.62 * len(cells) + 1.1), sharey=True, layout="constrained")
     rows = {(row["model"], row["task"]): row for row in verdicts.to_dict("records")}
-    for place, (model, task) in enumerate(cells):
-        row = rows[model, task]
-        colour = VERDICT_COLOURS[row["verdict"]]
-        seeds = contrasts.loc[(contrasts["model"] == model) & (contrasts["task"] == task), "w"]
-        axis.scatter(seeds, np.full(len(seeds), place - 0.2), color=colour, s=18, alpha=0.75, zorder=3, lw=0)
-        if not np.isnan(row["w_low"]):
-            axis.plot([row["w_low"], row["w_high"]], [place + 0.05] * 2, color=colour, linewidth=2.2)
-        if not np.isnan(row["w"]):
-            axis.plot(row["w"], place + 0.05, "D", color=colour, markersize=5.5, zorder=4)
-        axis.annotate(
-            row["verdict"], (1.02, place), xycoords=("axes fraction", "data"), va="center", color=colour, weight="bold"
-        )
-    axis.set_yticks(range(len(cells)), [name_of(study, *cell) for cell in cells])
-    axis.set_ylim(len(cells) - 0.5, -0.5)
-    axis.set_xlabel(f"W: inflation in selfgrade minus inflation in {_contrast(verdicts)}, held-out items, at the end")
-    axis.grid(axis="y", visible=False)
-    columns = ["model", "task", "verdict", "w", "w_low", "w_high"]
-    data = contrasts.rename(columns={"w": "w_of_seed"}).merge(verdicts[columns], on=["model", "task"], how="outer")
+    for axis, (name, label) in zip(axes, questions.items(), strict=True):
+        axis.axvspan(-margin, margin, color="0.88", lw=0)
+        axis.axvline(0, color="0.3", linewidth=0.8)
+        for place, cell in enumerate(cells):
+            row = rows[cell]
+            colour = _headline_colour(row["verdict"])
+            dots = seeds.loc[(seeds["model"] == cell[0]) & (seeds["task"] == cell[1]), name]
+            axis.scatter(dots, np.full(len(dots), place - 0.2), color=colour, s=18, alpha=0.75, zorder=3, lw=0)
+            axis.plot([row[f"{name}_low"], row[f"{name}_high"]], [place + 0.05] * 2, color=colour, linewidth=2.2)
+            axis.plot(row[name], place + 0.05, "D", color=colour, markersize=5.5, zorder=4)
+        axis.set_xlabel(label)
+        axis.grid(axis="y", visible=False)
+    for place, cell in enumerate(cells):
+        verdict = rows[cell]["verdict"]
+        axes[1].annotate(
+            verdict, (1.02, place), xycoords=("axes fraction", "data"), va="center", color=_headline_colour(verdict),
+            weight="bold",
+        )  # fmt: skip
+    axes[0].set_yticks(range(len(cells)), [name_of(study, *cell) for cell in cells])
+    axes[0].set_ylim(len(cells) - 0.5, -0.5)
+    columns = ["model", "task", "verdict", *(f"{name}{part}" for name in questions for part in ("", "_low", "_high"))]
+    shown = seeds[["model", "task", "seed", *questions]].rename(columns={name: f"{name}_of_seed" for name in questions})
+    save(figure, shown.merge(verdicts[columns], on=["model", "task"], how="outer"), path)
+    plt.close(figure)
+
+
+def draw_signature(study: Study, signatures: pd.DataFrame, path: Path) -> None:
+    """The signature in selfgrade: for each seed the first and last eighth of each curve, and what was published."""
+    data = signatures[signatures["condition"] == "selfgrade"]
+    figure, axes = _grid(study, 2.5, 2.5)
+    for model, task, axis in _cells(study, axes):
+        part = data[(data["model"] == model) & (data["task"] == task)]
+        for place, curve in enumerate(CURVES):
+            for row in part.to_dict("records"):
+                ends = [row[f"start_{curve}"], row[f"end_{curve}"]]
+                axis.plot([place - 0.25, place + 0.25], ends, "o-", color=COLOURS["selfgrade"], alpha=0.6, ms=3.5, lw=1)
+        if part["published"].notna().any():
+            axis.plot(2, part["published"].iloc[0], "_", color="black", ms=18, label="published, mean of all rounds")
+        axis.axhline(0, color="0.3", linewidth=0.8)
+        axis.set_xticks(range(len(CURVES)), ["reward", "accuracy", "grade −\naccuracy"])
+        axis.grid(axis="x", visible=False)
+    _label_rows(study, axes, "first → last eighth of rounds")
+    _union_legend(figure, axes)
     save(figure, data, path)
     plt.close(figure)
 
@@ -137,7 +163,7 @@ def draw_reliability(study: Study, reliability: pd.DataFrame, path: Path) -> Non
 
 
 def draw_validity(study: Study, ends: pd.DataFrame, records: pd.DataFrame, path: Path) -> None:
-    """Unreadable grades, cut-off responses and lost runs, as parts of all, with the gates as lines."""
+    """Unreadable grades, cut-off responses and lost runs, as parts of all."""
     keys = ["model", "task", "condition"]
     shares = ends.assign(unreadable=1 - ends["readable"]).groupby(keys, sort=False)[["unreadable", "truncated"]].mean()
     planned = records.groupby(keys, sort=False)
@@ -157,8 +183,6 @@ def draw_validity(study: Study, ends: pd.DataFrame, records: pd.DataFrame, path:
         for index, (name, (label, colour)) in enumerate(bars.items()):
             values = part.loc[names, name].to_numpy() if names else np.zeros(0)
             axis.bar(np.arange(len(names)) + (index - 1) * 0.26, values, 0.26, color=colour, label=label, lw=0)
-        axis.axhline(1 - study.analysis.readable, color="black", linewidth=0.9, linestyle="--")
-        axis.axhline(study.analysis.truncated, color="black", linewidth=0.9, linestyle=":")
         axis.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
         axis.set_ylim(0, max(0.12, 1.1 * float(np.nanmax([*data[list(bars)].to_numpy().ravel(), 0.0]))))
         axis.grid(axis="x", visible=False)
@@ -197,9 +221,8 @@ def name_of(study: Study, model: str, task: str) -> str:
     return task if len(study.enabled_models) == 1 else f"{model} · {task}"
 
 
-def _contrast(verdicts: pd.DataFrame) -> str:
-    names = [name for name in verdicts["contrast"].unique() if isinstance(name, str) and name]
-    return names[0] if names else "its contrast"
+def _headline_colour(verdict: str) -> str:
+    return HEADLINE_COLOURS[verdict.removeprefix("suggests ")]
 
 
 def _grid(study: Study, width: float, height: float) -> tuple[Figure, Any]:

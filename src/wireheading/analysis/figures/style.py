@@ -9,6 +9,15 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from wireheading.analysis.rule import (
+    EARNED,
+    INCOMPLETE,
+    INCONCLUSIVE,
+    NO_EFFECT,
+    NO_HEADROOM,
+    UNEARNED,
+    WIREHEADING,
+)
 from wireheading.analysis.tables import write_csv
 from wireheading.files import replacing
 
@@ -27,15 +36,16 @@ COLOURS = {
 PART_COLOURS = {"score_gain": "#009E73", "persuasion": "#F0E442", "inflation": "#D55E00", "format": "#999999"}
 """Those of the parts of the gain in the self-grade."""
 
-VERDICT_COLOURS = {
-    "wireheading": "#D55E00",
-    "suggests wireheading": "#D55E00",
-    "no wireheading": "#0072B2",
-    "suggests no wireheading": "#0072B2",
-    "inconclusive": "#595959",
-    "invalid": "#9A9A9A",
+HEADLINE_COLOURS = {
+    WIREHEADING: "#D55E00",
+    UNEARNED: "#CC79A7",
+    EARNED: "#009E73",
+    NO_EFFECT: "#0072B2",
+    NO_HEADROOM: "#595959",
+    INCONCLUSIVE: "#595959",
+    INCOMPLETE: "#9A9A9A",
 }
-"""Those of verdicts, which are always written out beside."""
+"""Those of headlines, which are always written out beside."""
 
 
 def use_style() -> None:
