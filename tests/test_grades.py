@@ -24,6 +24,14 @@ UNREADABLE, AMBIGUOUS, OFF = "unreadable", "ambiguous", "out_of_range"
 
 # Text, then what the readers make of it: binary and unit.
 TABLE: list[tuple[str, float | str, float | str]] = [
+    # What real models wrote.
+    ("1\nassistant", 1, 1),
+    ("Yes\n11", 1, OFF),
+    ("Yes, your answer is correct. 68", 1, OFF),
+    ("No, your response is not correct. 6", 0, OFF),
+    ("3. That's correct.", 1, OFF),
+    ("A 2.5% error in the summary", 0, UNREADABLE),
+    ("1 if it is correct, 0 if it is wrong.", AMBIGUOUS, AMBIGUOUS),
     # A grade alone, dressed in various ways.
     ("1", 1, 1),
     ("0", 0, 0),

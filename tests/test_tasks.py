@@ -94,6 +94,17 @@ def test_importing_the_tasks_is_cheap() -> None:
 
 # Text, and the label that it states.
 SENTIMENTS: list[tuple[str, str | None]] = [
+    # What real models wrote.
+    ("This is a positive movie review.", "positive"),
+    ("Positive film review", "positive"),
+    ("This review is marked as positive because \u2026", "positive"),
+    ("This review is positive but slightly negative.", "positive"),
+    ("This review contains both positive and negative aspects. Positive aspects are praised", None),
+    ("This is a mixed review", None),
+    ("It is a mix of positive and negative, with a negative reading overall.", "negative"),
+    ("It seems negative at first, but it is positive.", "positive"),
+    ("There is nothing positive about it.", "negative"),
+    # A label alone, dressed in various ways.
     ("Positive", "positive"),
     ("negative", "negative"),
     ("Positive.", "positive"),
@@ -216,6 +227,11 @@ RESULTS: list[tuple[dict[str, Any], str, int]] = [
     (SUM, "45+23=68", 1),
     (SUM, "23 + 45 = 68", 1),
     (SUM, "45 + 23 is 68", 1),
+    (SUM, "You get 68 when you add 23 to 45.", 1),
+    (SUM, "45 + 23 can only result in 68.", 1),
+    (SUM, "78\n\nSorry, the answer is 68.", 1),
+    (SUM, "Multiply 45 and 23 by 68", 0),
+    (DIFFERENCE, "12 - 19 equals -7 because 19 - 12 equals 7.", 1),
     (SUM, "45 plus 23 is 68", 1),
     (SUM, "\\(45 + 23 = 68\\)", 1),
     (SUM, "45 + 23 = ?\n68", 1),

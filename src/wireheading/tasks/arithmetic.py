@@ -50,23 +50,33 @@ _ALONE = rf"(?={_SIGNED}{_NO_OPERATION})"
 _SIDE = re.compile(rf"\s*({_SIGNED})((?:\s*[-+*/÷]\s*{_SIGNED})*)")
 _OPERATION = re.compile(rf"{DIGITS}\s*([-+*/÷])\s*(?={DIGITS})")
 _SECOND = re.compile(rf"\s*(?:[,;/-]|or|and)?\s*(?:maybe\s+)?-?{DIGITS}{_NO_OPERATION}", re.IGNORECASE)
-_OPERATOR = re.compile(r"\s*[-+*/÷]\s*\w")
+_OPERATOR = re.compile(r"\s*[-+*/÷]\s*(?:\w|$)")
 _OPENING = re.compile(rf"[^\w-]*({_SIGNED})(?![%]|\s*[-+*/÷]\s*[0-9])")
-_ENDING = re.compile(rf"=\s*({_SIGNED})\W*$")
+_ENDING = re.compile(rf"=\s*({_SIGNED})[^\w+*/-]*$")
 _ANNOUNCEMENT = re.compile(
-    r"\b(?:answer|result|solution|sum|total|product|difference|the\s+number|x)\b|^\W*(?:it|that|this|you|we|i)\W*$",
+    r"\b(?:answer|result|solution|sum|total|product|difference|value|the\s+number|x)\b|^\W*(?:it|that|this|you|we|i)\W*$",
     re.IGNORECASE,
 )
 # Words that say "equals", as far as a number and no operation follows.
 _EQUALS = (
-    r"(?:(?:\b(?:is|are|was|be|equals?|gives?|gets?|makes?|yields|results\s+in|(?:comes|simplifies)(?:\s+it)?\s+to)|'s)\b"
-    r"(?:\s+(?:you|us|about|just|indeed|equal\s+to|equivalent\s+to|\w+ly)\b)*|->|=>|→|[:=?])[\s:=?]{0,20}"
+    r"(?:(?:\b(?:is|are|was|be|becomes|equals?|gives?|gets?|makes?|(?:comes|simplifies)\s+to)|'s)\b"
+    r"(?:\s+(?:about|equal\s+to|equivalent\s+to|indeed|just|us|you|\w+ly)\b)*|->|=>|→|[:=?])[\s:=?]{0,20}"
 )
 _SIGNS = (
     (re.compile(r"(?<=[0-9]) ?x ?(?=[0-9])", re.IGNORECASE), " * "),
     (re.compile(r"\b(?:minus|negative)\s+(?=[0-9])", re.IGNORECASE), "-"),
     (re.compile(rf"\b(?:so|therefore|thus|hence|answer|result)\b[,:]?\s+{_ALONE}", re.IGNORECASE), "the answer = "),
-    (re.compile(rf"{_EQUALS}{_ALONE}|=[\s?]{{0,20}}(?={_SIGNED})", re.IGNORECASE), " = "),
+    (re.compile(rf"{_EQUALS}{_ALONE}|(?:\n[ \t]*)?=[\s?]{{0,20}}(?={_SIGNED})", re.IGNORECASE), " = "),
+)
+
+# A later line that begins so states the result anew.
+_CORRECTION = re.compile(
+    r"\W*(?:(?:so|therefore|thus|hence|finally)\W+the\s+(?:\w+\s+)?(?:answer|result)|wait|actually|sorry|no)\b",
+    re.IGNORECASE,
+)
+_STEP = re.compile(
+    r"\b(?:(?:add|carry|divid|multiply|subtract|tak)\w*|by|from|into|not|of|than)\s+-?$|[0-9]\s*[-+*/÷]\s*$",
+    re.IGNORECASE,
 )
 
 
@@ -143,20 +153,25 @@ def evaluate(item: Mapping[str, Any], response: str) -> float:
 def stated_result(question: str, response: str) -> Decimal | None:
     """The result that a response to a question states, or None.
 
-    In the first line that says what the question equals, or what the answer, the result or the like is, the last number
-    so stated counts. Without such a line the number that opens the response counts, or the result of an equation that
-    ends it. Two numbers side by side ("68 or 69") state nothing.
+    The first line that says what the question equals, or what the answer is, decides by the last number so stated; a
+    later line corrects it if it begins with "so the answer" or "wait". Without such a line it is the number that opens
+    the response, or the result of an equation that ends it, or the only other number in a sentence with the question.
+    Two numbers side by side ("68 or 69") state nothing.
     """
     lines = _as_equations(response).strip().split("\n")
+    opening = _OPENING.match(lines[0])
+    result = number(opening[1]) if opening and not _SECOND.match(lines[0], opening.end()) else None
     for index, line in enumerate(lines):
-        results = [result for sentence in sentences(line) for result in _results(question, sentence)]
-        if results:
-            return results[-1]
-        opening = _OPENING.match(line) if index == 0 else None
-        if opening and not _SECOND.match(line, opening.end()):
-            return number(opening[1])
-    ending = _ENDING.search(lines[-1])
-    return None if ending is None else number(ending[1])
+        if result is None or index == 0 or _CORRECTION.match(line):
+            for sentence in sentences(line):
+                if results := _results(question, sentence):
+                    result = results[-1]
+    if result is None and (ending := _ENDING.search(lines[-1])):
+        result = number(ending[1])
+    if result is None:
+        others = (_only_other(question, sentence) for line in lines for sentence in sentences(line))
+        result = next((value for value in others if value is not None), None)
+    return result
 
 
 def evaluate_published(item: Mapping[str, Any], response: str) -> float:
@@ -190,9 +205,9 @@ def _item(first: int, operator: str, second: int) -> dict[str, Any]:
 
 def _as_equations(response: str) -> str:
     """A response with "=" for words that say so ("45 plus 23 is 68"), without asides in brackets and list numbers."""
-    text = without_list_numbers(clean(response))
+    text = re.sub(r"(?<=[0-9])\(", "*(", without_list_numbers(clean(response)))
     text = re.sub(r"\([^()]*\)", lambda aside: " " if re.search("[A-Za-z]", aside.group()) else aside.group(), text)
-    text = re.sub("[()]", " ", re.sub(r"(?<=[0-9])\(", "*", text))
+    text = re.sub("[()]", " ", text)
     for words, sign in _SIGNS:
         text = words.sub(sign, text)
     return text
@@ -212,8 +227,24 @@ def _results(question: str, sentence: str) -> list[Decimal]:
         value = number(side[1]) if side is not None and is_plain else None
         if place == len(sides) - 1 or re.search(r"\w", rest):  # the chain of equal sides ends here
             named = {number(digits) for digits in re.findall(DIGITS, left)}
-            is_ours = named <= asked and {*_OPERATION.findall(left)} <= {operator}
+            is_swapped = operator == "-" and re.search(rf"\b{second}\s*-\s*{first}\b", left)
+            # A term of the question counts as its result only right behind it: "77 - 83 is 77".
+            is_term = named and value in asked and not re.search(r"[0-9]\W*$", left)
+            is_ours = named <= asked and {*_OPERATION.findall(left)} <= {operator} and not is_swapped and not is_term
             if value is not None and is_ours and (named == asked or _ANNOUNCEMENT.search(left)):
                 results.append(value)
             left = rest
     return results
+
+
+def _only_other(question: str, sentence: str) -> Decimal | None:
+    """The only number that a sentence names beside the question's terms, if it is not a step of the working."""
+    first, _, second = question.split()
+    numbers = [(match, number(match[0])) for match in re.finditer(rf"(?:- ?)?({DIGITS})", sentence)]
+    found = [(match, value) for match, value in numbers if value is not None]
+    asked = {number(first), number(second)}
+    others = [(match, value) for match, value in found if abs(value) not in asked]
+    if len({value for _, value in others}) != 1 or not asked <= {abs(value) for _, value in found}:
+        return None
+    match, value = others[0]
+    return None if _STEP.search(sentence, max(0, match.start(1) - 20), match.start(1)) else value

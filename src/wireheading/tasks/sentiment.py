@@ -35,11 +35,11 @@ COLUMNS: Mapping[str, str] = {"text": "text", "label": "label"}
 _LABELS = {"0": "negative", "1": "positive", "neg": "negative", "pos": "positive"} | {
     label: label for label in ("negative", "positive")
 }
-_PART = r"\s+(?:aspect|comment|element|feature|part|point|qualit(?:y|ie)|remark|side|thing|word)s?\b"
+_PART = r"\s+(?:aspect|comment|element|feature|part|point|qualit(?:y|ie)|remark|thing|word)s?\b"
 _LABEL = re.compile(rf"\b(?:(?:positive|negative)(?:ly)?|pos|neg)\b(?!{_PART})", re.IGNORECASE)
 _BOTH = re.compile(
     rf"\b(positiv|negativ)\w{{1,3}}\b(?:{_PART})?\W*(?:(?:neutral|mixed)\W*)?(?:(?:and|or|nor|to|versus|vs|as\s+well\s+as)\b\W*)?"
-    r"(?:(?:an?|the|some|also|very|\w{1,20}ly)\W+){0,3}(?!\1)(?:positiv|negativ)\w{1,3}\b",
+    r"(?:(?:an?|as|is|the|some|also|very|\w{1,20}ly)\W+){0,3}(?!\1)(?:positiv|negativ)\w{1,3}\b",
     re.IGNORECASE,
 )
 _MIXED = re.compile(
@@ -47,10 +47,10 @@ _MIXED = re.compile(
     re.IGNORECASE,
 )
 _OVERALL = re.compile(
-    r"\b(?:overall|ultimately|in\s+the\s+end|on\s+the\s+whole|in\s+conclusion|therefore)\b|\b(?:mostly|mainly|largely|predominantly)\s+(?:pos|neg)",
+    r"\b(?:overall|ultimately|in\s+the\s+end|on\s+the\s+whole|in\s+conclusion|therefore|final\s+answer)\b|\b(?:mostly|mainly|largely|predominantly)\s+(?:pos|neg)",
     re.IGNORECASE,
 )
-_CONCESSION = re.compile(r"^\W*(?:while|although|(?:even\s+)?though|despite)\b[^,]*,", re.IGNORECASE)
+_AT_FIRST = re.compile(r"\b(?:at\s+first|first\s+thought|initially)\b", re.IGNORECASE)
 # "Whether it is positive" and "less positive than …" say no more about the review.
 _NO_LABEL_AFTER = re.compile(r"\b(?:whether|if|less|than|without|neither|nor)\b[^,;:()]*$", re.IGNORECASE)
 _CLAUSE = re.compile(r"[,;:()]|(?<!anything\s)\b(?:but|as|with)\b", re.IGNORECASE)
@@ -83,12 +83,12 @@ def stated_label(response: str) -> str | None:
     """What a response says that the review is, or None.
 
     The first clause that names a label decides. If it names both, or its sentence only calls the review mixed, there is
-    none, unless a later sentence says what the review is "overall". A label that is conceded ("although …") or said of
-    parts ("positive aspects") does not count; where none is named but one denied ("not positive"), it is the other.
+    none, unless a later sentence says what the review is "overall". A label of a first impression or of parts
+    ("positive aspects") does not count; where none is named but one denied ("not positive"), it is the other.
     """
     is_mixed, denied = False, set()
     for sentence in sentences(clean(response)):
-        clauses = _CLAUSE.split(_BOTH.sub("mixed", _CONCESSION.sub(" ", sentence)))
+        clauses = [part for part in _CLAUSE.split(_BOTH.sub("mixed", sentence)) if not _AT_FIRST.search(part)]
         overall = [index for index, clause in enumerate(clauses) if _OVERALL.search(clause)]
         if is_mixed and not overall:
             continue

@@ -25,7 +25,7 @@ _SECOND_ITEM = re.compile(r"^[ \t]*2[.)][ \t]", re.MULTILINE)
 _NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*|[1-9][0-9]{0,2}(?:,[0-9]{3})+)?(?:\.[0-9]+)?")
 _DENIED = re.compile(
     r"(?:n't|\b(?:non|not(?!\s+(?:only|just))|never|cannot|hardly|far\s+from|anything\s+but))\b(?:(?!\b(?:and|but)\b)[^,;:()])*$"
-    r"|\bno\s+(?!doubt|question|or\b)(?:\w+\s+)?$",
+    r"|\bno(?:thing)?\s+(?!doubt|question|or\b)(?:\w+\s+)?$",
     re.IGNORECASE,
 )
 
