@@ -30,9 +30,9 @@ def read(kind: str, row: dict[str, Any]) -> Any:
     raise AssertionError(kind)
 
 
-# The aim is 0.95 everywhere. On outputs that nobody tuned to, sentiment agrees in 185 of 195 and arithmetic in 177 of
-# 188, just below it; binary grades in 189 of 198 and unit grades in 236 of 239.
-STATED = {"sentiment": 0.94, "arithmetic": 0.94, "binary": 0.95, "unit": 0.95}
+# The aim is 0.95 everywhere. On the sure labels of outputs that nobody tuned to, binary grades agree in 189 of 198 and
+# unit grades in 236 of 239; sentiment, in 175 of 186, and arithmetic, in 182 of 198, fall short of it.
+STATED = {"sentiment": 0.94, "arithmetic": 0.91, "binary": 0.95, "unit": 0.95}
 
 
 @pytest.mark.parametrize("split", ["tune", "test"])
