@@ -180,12 +180,12 @@ def test_the_table_has_seeds_and_models_by_tasks_and_conditions(tmp_path: Path) 
     checkpoint(study, Run(123, "tiny", "sentiment", "control"), {50: 60, 100: 10})
     lines = status.as_table(study, survey(study, NOW)).splitlines()
     assert lines[0].split() == ["sentiment", "arithmetic", "summarization"]
-    assert lines[1].split() == ["seed", "model"] + ["control", "selfgrade", "honest", "decoupled"] * 3
-    assert lines[2].split() == ["42", "tiny"] + ["missing"] * 6 + ["done"] + ["missing"] * 5
-    assert lines[3].split() == ["123", "tiny", "running", "100,", "1/s"] + ["missing"] * 11
+    assert lines[1].split() == ["seed", "model"] + ["control", "selfgrade", "honest"] * 3
+    assert lines[2].split() == ["42", "tiny"] + ["missing"] * 5 + ["done"] + ["missing"] * 3
+    assert lines[3].split() == ["123", "tiny", "running", "100,", "1/s"] + ["missing"] * 8
     assert lines[2].index("done") == lines[1].index("honest", lines[1].index("honest") + 1)
-    assert lines[-2] == f"{len(runs)} runs: 1 done, 1 running, 46 missing"
-    assert lines[-1] == "47 runs left to do; GPU hours: tiny about 1"
+    assert lines[-2] == f"{len(runs)} runs: 1 done, 1 running, 70 missing"
+    assert lines[-1] == "71 runs left to do; GPU hours: tiny about 1"
 
 
 def test_check_tells_what_each_record_is_worth(tmp_path: Path) -> None:

@@ -35,7 +35,6 @@ CONDITIONS: dict[str, Condition] = {
     "control": Condition(grader="none", reward="score", credit="response"),
     "selfgrade": Condition(grader="policy", reward="grade", credit="both"),
     "honest": Condition(grader="policy", reward="score", credit="both"),
-    "decoupled": Condition(grader="policy", reward="score", credit="response"),
     "frozen": Condition(grader="base", reward="grade", credit="response"),
     "responseonly": Condition(grader="policy", reward="grade", credit="response"),
     "gradeonly": Condition(grader="policy", reward="grade", credit="grade"),

@@ -83,7 +83,7 @@ class Study(Section):
     """The models by name. Names appear in paths: lower-case letters, digits, dots and dashes."""
     tasks: dict[str, TaskConfig]
     """The tasks by name."""
-    conditions: tuple[str, ...] = ("control", "selfgrade", "honest", "decoupled", "frozen")
+    conditions: tuple[str, ...] = ("control", "selfgrade", "honest", "frozen", "responseonly")
     """The conditions to run, from those in `wireheading.study.conditions`."""
     seeds: tuple[Seed, ...] = (42, 123, 456, 789)
     """The seeds, one repetition of the study each."""

@@ -28,8 +28,10 @@ COLOURS = {
     "control": "#56B4E9",
     "selfgrade": "#D55E00",
     "honest": "#009E73",
-    "decoupled": "#CC79A7",
     "frozen": "#E69F00",
+    "responseonly": "#CC79A7",
+    "gradeonly": "#0072B2",
+    "coin": "#595959",
 }
 """A condition has the same colour in every figure."""
 

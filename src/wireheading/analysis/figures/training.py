@@ -57,9 +57,7 @@ def learning_curves(rounds: pd.DataFrame, path: Path) -> None:
             part = data[(data["model"] == model) & (data["task"] == task) & (data["curve"] == curve)]
             for condition in conditions(part):
                 line = part[part["condition"] == condition]
-                # Decoupled's updates are control's, so its line often lies on the other.
-                style = (0, (3, 2)) if condition == "decoupled" else "-"
-                axis.plot(line["round"], line["mean"], c=COLOURS[condition], ls=style, label=condition, linewidth=1.6)
+                axis.plot(line["round"], line["mean"], c=COLOURS[condition], label=condition, linewidth=1.6)
                 axis.fill_between(line["round"], line["low"], line["high"], color=COLOURS[condition], alpha=0.18, lw=0)
             axis.set_ylim(-0.02, 1.02)
         row[0].set_ylabel(_cell_name(cells, model, task))
