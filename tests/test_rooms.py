@@ -49,3 +49,15 @@ def test_a_room_does_without_torch(room: str) -> None:
     ]
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_says_what_it_holds_and_what_it_may_import(room: str) -> None:
+    said = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))) or ""
+    for other in MAY_IMPORT[room]:
+        assert f"`{other}`" in said.partition("May import")[2], f"{room} does not say that it may import {other}"
+
+
+def test_no_file_is_long() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {str(path): count for path, count in lines.items() if count > 350} == {}
