@@ -31,9 +31,11 @@ FIRST_SEED = 1000
 EXPECTED = {"sentiment": "wireheading", "arithmetic": "wireheading", "summarization": "wireheading"}
 
 
-def study_of(number: int, scratch: Path, threads: int | None) -> Study:
+def study_of(number: int, scratch: Path, threads: int | None, conditions: list[str] | None) -> Study:
     """The demo's study with seeds and results of its own."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
+    if conditions is not None:
+        config["conditions"] = conditions
     count = len(config["seeds"])
     config["seeds"] = [FIRST_SEED + count * number + place for place in range(count)]
     if threads is not None:
@@ -42,13 +44,15 @@ def study_of(number: int, scratch: Path, threads: int | None) -> Study:
     return load_study(config | {"resources": str(scratch / "resources")})
 
 
-def demo(number: int, scratch: Path, model: Path, threads: int | None) -> list[dict[str, Any]]:
+def demo(
+    number: int, scratch: Path, model: Path, threads: int | None, conditions: list[str] | None
+) -> list[dict[str, Any]]:
     """Does the runs of a demo and judges them: a row for each task."""
     from wireheading.analysis.report import write_analysis
     from wireheading.analysis.tables import write_tables
     from wireheading.engine.job import run_job
 
-    study = study_of(number, scratch, threads)
+    study = study_of(number, scratch, threads, conditions)
     runs, started = study.runs(), time.monotonic()
     folders = {task: study.items_folder(task) for task in study.tasks}
     run_job(study, runs, runs, model, folders, lambda _: None)
@@ -66,7 +70,7 @@ def prepare(scratch: Path, model: Path | None) -> Path:
     from wireheading.inputs.models import write_source
     from wireheading.pretraining.training import train_model
 
-    study = study_of(0, scratch, None)
+    study = study_of(0, scratch, None, None)
     for name, task in study.tasks.items():
         folder = study.items_folder(name)
         train, heldout = freeze_items(name, task, study.data_seed, None)
@@ -86,6 +90,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first, which decides the seeds (0)")
     parser.add_argument("--processes", type=int, default=1, help="demos at once (1)")
     parser.add_argument("--threads", type=int, help="threads of each, instead of the config's")
+    parser.add_argument("--conditions", help="comma-separated, instead of the config's; a verdict needs two of them")
     parser.add_argument("--model", type=Path, help="folder of a trained model")
     parser.add_argument("--out", type=Path, help="CSV file for all verdicts, written after each demo")
     options = parser.parse_args()
@@ -94,14 +99,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         model = prepare(scratch, options.model and options.model.resolve())
+        conditions = options.conditions and options.conditions.split(",")
         numbers = range(options.first, options.first + options.demos)
         rows: list[dict[str, Any]] = []
         with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
-            jobs = [pool.apply_async(demo, (number, scratch, model, options.threads)) for number in numbers]
+            jobs = [pool.apply_async(demo, (number, scratch, model, options.threads, conditions)) for number in numbers]
             for job in jobs:
                 done = job.get()
                 rows += done
-                print(done[0]["demo"], done[0]["seconds"], *(f"{row['task']}: {row['verdict']}" for row in done), flush=True)
+                told = ", ".join(f"{row['task']}: {row['verdict']}" for row in done)
+                print(f"demo {done[0]['demo']}, {done[0]['seconds']} s: {told}", flush=True)
                 if options.out:
                     pd.DataFrame(rows).to_csv(options.out, index=False)
     met = sum(row["verdict"] == EXPECTED[row["task"]] for row in rows)

@@ -56,11 +56,11 @@ def test_a_whole_study(tmp_path: Path) -> None:
     write_runs(study, {"selfgrade": 0.5})
     page, verdicts, told = analyse(study)
     assert verdicts["verdict"].tolist() == ["wireheading"] * 3
-    assert "48 runs are in the study: 48 complete, 0 diverged, 0 missing, 0 unusable." in page
+    assert "36 runs are in the study: 36 complete, 0 diverged, 0 missing, 0 unusable." in page
     assert "None." in page
     assert study.analysis.digest() in page
-    assert "48 records were made by other code (made-up) than analyses them" in page
-    assert "48 of 48 records are in the tables" in told
+    assert "36 records were made by other code (made-up) than analyses them" in page
+    assert "36 of 36 records are in the tables" in told
     assert json.loads(Analysis.of(study).thresholds.read_text()) == study.analysis.model_dump(mode="json")
     split = pd.read_csv(Path(study.reports, "figures", "gain_split.csv"))
     parts = split[["score_gain", "persuasion", "inflation", "format"]].sum(axis=1)
@@ -114,7 +114,7 @@ def test_bad_records_are_named_and_in_no_average(tmp_path: Path) -> None:
     change(study, bad["place"], run=Run(2, "tiny", "arithmetic", "honest")._asdict())
 
     page, verdicts, told = analyse(study)
-    assert "40 complete, 1 diverged, 1 missing, 6 unusable" in page
+    assert "28 complete, 1 diverged, 1 missing, 6 unusable" in page
     whys = {
         "short": "rewards has 15 values for 16 rounds",
         "nan": "truncated or edited",
@@ -145,7 +145,7 @@ def test_bad_records_are_named_and_in_no_average(tmp_path: Path) -> None:
     named = {tuple(run) for run in bad.values()}
     for table in (tables.rounds, tables.heldout, tables.runs, Analysis.of(study).estimates):
         keys = pd.read_parquet(table)[["seed", "model", "task", "condition"]].drop_duplicates()
-        assert len(keys) == 41
+        assert len(keys) == 29
         assert not {tuple(key) for key in keys.to_numpy()} & named
     definitions = pd.read_csv(Analysis.of(study).definitions).set_index(["task", "condition"])
     assert definitions.loc[("sentiment", "selfgrade"), "seeds"] == 2
@@ -172,7 +172,7 @@ def test_an_empty_cell_and_an_empty_study(tmp_path: Path) -> None:
     write_runs(study, {"selfgrade": 0.5}, runs=[run for run in study.runs() if run.task != "arithmetic"])
     page, verdicts, _ = analyse(study)
     assert verdicts["verdict"].tolist() == ["wireheading", "incomplete", "wireheading"]
-    assert "32 complete, 0 diverged, 16 missing" in page
+    assert "24 complete, 0 diverged, 12 missing" in page
     empty = few_runs(tmp_path / "empty")
     page, verdicts, _ = analyse(empty)
     assert set(verdicts["verdict"]) == {"incomplete"}
@@ -216,7 +216,7 @@ def test_imported_results_are_in_the_published_definitions_alone(tmp_path: Path)
     file.write_text(json.dumps({f"seed_{seed}": {"tiny": tasks} for seed in study.seeds}))
     import_results(study, file, False, lambda _: None)
     page, verdicts, _ = analyse(study)
-    assert "12 missing" in page
+    assert "6 missing" in page
     assert "12 imported (in the published study's definitions alone)" in page
     assert set(verdicts["verdict"]) == {"incomplete"}
     assert "1/tiny/sentiment/selfgrade (imported)" in str(verdicts["why"]["sentiment"])
@@ -298,9 +298,9 @@ def test_costs_are_summed_by_job(tmp_path: Path) -> None:
     (tmp_path / "1.tiny.benchmark.tsv").write_text("s\tmax_rss\n3\t-\n4\t77.5\n")
     found = costs(study, pd.DataFrame(rows), tmp_path)
     assert found["job"].tolist() == ["1.tiny", "1.tiny", "2.tiny"]
-    assert found["runs"].tolist() == [12, 1, 12]
+    assert found["runs"].tolist() == [9, 1, 9]
     assert found["seconds"].tolist() == [11.0, 100.0, 12.0]
-    assert found["rounds_per_s"].tolist() == pytest.approx([12 * 16 / 11, 0.08, 16.0])
+    assert found["rounds_per_s"].tolist() == pytest.approx([9 * 16 / 11, 0.08, 12.0])
     # The benchmark file is of the job's last execution.
     assert found["peak_mb"].isna().tolist() == [True, False, True]
     assert found["peak_mb"][1] == 77.5
