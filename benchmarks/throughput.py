@@ -431,7 +431,7 @@ def one_by_one(
                 elif isinstance(ask, GradeNext):
                     ask = steps.send(clock.timed("decoding", one.grade)(ask.context, ask.draws))
                 elif isinstance(ask, Update):
-                    ask = steps.send(clock.timed("updating", one.update)(ask.conversations[0], ask.advantage))
+                    ask = steps.send(clock.timed("updating", one.update)(ask.sessions[0], ask.advantage))
                 else:
                     assert isinstance(ask, EndRound)
                     sampled.append(ask.row)

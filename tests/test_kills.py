@@ -1,4 +1,4 @@
-"""SIGKILL at random moments, each followed by another invocation: the same bytes, and few rounds done twice.
+"""SIGKILL at random moments, with a second invocation beside: the same bytes, and few rounds done twice.
 
 `python tests/test_kills.py` does it with twenty kills.
 """
@@ -53,12 +53,13 @@ def kill_and_compare(folder: Path, kills: int) -> None:
     invocations = []
     for kill in range(kills + 1):
         played = folder / f"rounds.{kill}"
-        job = subprocess.Popen(
-            [sys.executable, __file__, "job", str(folder), str(rounds), str(played)], stdout=subprocess.PIPE, text=True
-        )
+        beside = played.with_suffix(f".{kill}.beside")
+        job = _start(folder, rounds, played)
         if kill < kills:
             assert job.stdout is not None
             assert "to do" in job.stdout.readline()
+            # A second invocation finds the runs held; it goes on with them if the first is killed while it waits.
+            second = _start(folder, rounds, beside)
             enough = len(study.runs()) * moments.randrange(MOST)
             while len(played.read_bytes().splitlines()) < enough:
                 time.sleep(0.01)
@@ -68,6 +69,12 @@ def kill_and_compare(folder: Path, kills: int) -> None:
         job.communicate()
         assert (job.returncode == 0) == (kill == kills)
         invocations.append(_rounds_played(played))
+        if kill < kills:
+            time.sleep(moments.uniform(0, 3))
+            second.kill()
+            second.communicate()
+            if beside.exists():
+                invocations.append(_rounds_played(beside))
 
     redone = []
     for run in study.runs():
@@ -85,6 +92,11 @@ def kill_and_compare(folder: Path, kills: int) -> None:
         f"{kills} kills: {len(study.runs())} runs end in the same bytes; {sum(redone)} of {played_in_all} rounds were "
         f"done twice, at most {max(redone)} of a run after a kill (checkpoints every {EVERY})\n"
     )
+
+
+def _start(folder: Path, rounds: int, played: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, "job", str(folder), str(rounds), str(played)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
 def _rounds_played(path: Path) -> dict[str, list[int]]:

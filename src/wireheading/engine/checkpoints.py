@@ -99,7 +99,7 @@ def load_checkpoint(folder: Path, identity: str, report: Callable[[str], None]) 
     Args:
         folder: The checkpoint's folder.
         identity: What the run is a function of.
-        report: Is told of states that are damaged.
+        report: Writes a line about each damaged state.
 
     Returns:
         The checkpoint, or None where there is none to go on from.

@@ -1,7 +1,7 @@
 """One run of the experiment: the round loop, from an item to an update.
 
-A run is written as a straight line that asks ("sample this", "update with that") and is answered. It knows nothing of
-other runs, of batches, devices or files; `lockstep` answers the questions of many runs at once.
+A run is straight-line code that yields requests ("sample this", "update with that") and receives replies. It knows
+nothing of other runs, of batches, devices or files; `lockstep` replies to many runs at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Respond:
-    """Asks for a response to a prompt, the opening of a conversation. Answered with `Completion`."""
+    """Requests a response to a prompt, the first turn of a session. The reply is a `Completion`."""
 
     context: Tokens
     draws: np.ndarray
@@ -36,7 +36,7 @@ class Respond:
 
 @dataclass(frozen=True)
 class GradeNext:
-    """Asks the policy for a grade as the next turn of the conversation. Answered with `Completion`."""
+    """Requests a grade of the policy as the session's next turn. The reply is a `Completion`."""
 
     context: Tokens
     draws: np.ndarray
@@ -44,7 +44,7 @@ class GradeNext:
 
 @dataclass(frozen=True)
 class GradeApart:
-    """Asks for a grade in a context of its own: the policy, or the frozen base model. Answered with `Completion`."""
+    """Requests a grade in a session of its own, from the policy or the base model. The reply is a `Completion`."""
 
     context: Tokens
     draws: np.ndarray
@@ -53,15 +53,15 @@ class GradeApart:
 
 @dataclass(frozen=True)
 class Update:
-    """Asks for an update. Each conversation is a tuple of turns. Answered with `Step`."""
+    """Requests an update on sessions, each a tuple of turns. The reply is a `Step`."""
 
-    conversations: tuple[tuple[Turn, ...], ...]
+    sessions: tuple[tuple[Turn, ...], ...]
     advantage: float
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Asks for an evaluation on held-out items. Answered with a row for each of them."""
+    """Requests an evaluation on held-out items. The reply has a row for each of them."""
 
     items: Sequence[Item]
 
@@ -118,7 +118,7 @@ def experiment(
         evaluated: Numbers of rounds after which the policy has been evaluated already.
 
     Yields:
-        What the run asks for; each question is answered by `send`.
+        Requests; `send` passes the reply to each.
 
     Returns:
         How the run ended.
@@ -149,7 +149,7 @@ def experiment(
             return Outcome("diverged", f"round {round_}: the logits of the response were not finite")
         response_text = chat.text(response.tokens)
         sampled = [response]
-        conversations: tuple[tuple[Turn, ...], ...] = (
+        sessions: tuple[tuple[Turn, ...], ...] = (
             (Turn(prompt, response.tokens, trained=condition.credit != "grade"),),
         )
 
@@ -157,7 +157,7 @@ def experiment(
         if condition.grader != "none":
             grading = grading_tokens(study, run.task, chat, item, response.tokens)
             adapted = condition.grader == "policy"
-            # The base model reads the whole conversation: the cache holds what the policy made of it.
+            # The base model reads the whole session: the cache holds what the policy made of it.
             goes_on = adapted and study.grading_context == "conversation"
             context = grade_context(study, prompt, response.tokens, grading, goes_on=goes_on)
             draws = uniforms(config.grade_tokens, run.seed, round_, "grade")
@@ -170,7 +170,7 @@ def experiment(
                 sampled.append(answer)
                 graded = Turn(grading, answer.tokens, trained=True, start=answer.start)
                 fresh = study.grading_context == "fresh"
-                conversations = (*conversations, (graded,)) if fresh else ((*conversations[0], graded),)
+                sessions = (*sessions, (graded,)) if fresh else ((*sessions[0], graded),)
 
         score = task.evaluate(item, response_text)
         original_score = task.evaluate_published(item, response_text)
@@ -188,7 +188,7 @@ def experiment(
         if baseline is None:
             baseline = reward
         advantage = reward - baseline
-        step: Step = yield Update(conversations, advantage)
+        step: Step = yield Update(sessions, advantage)
         if not step.finite:
             return Outcome("diverged", f"round {round_}: the loss or its gradient was not finite")
         before = [logprob for turn in sampled for logprob in turn.logprobs]

@@ -67,7 +67,7 @@ def own_device(study: Study, model: str, report: Callable[[str], None]) -> Itera
     Args:
         study: The study's settings, which tell whether devices are shared.
         model: Name of the model that is to be loaded.
-        report: Is told which device it is, and of waiting.
+        report: Writes which device it is, and what is waited for.
 
     Raises:
         InputError: The devices are to be shared, but what the model takes is not known; or the folder of claims is not
@@ -104,7 +104,7 @@ def leased(
 
     Args:
         devices: Names of the devices, at least one.
-        report: Is told of waiting.
+        report: Writes what is waited for.
         part: How much of the device is claimed, in thousandths.
         folder: Where the claims lie; the same for all jobs of this machine's user.
         poll_seconds: Time between two looks.

@@ -152,7 +152,7 @@ class Lockstep:
         for state, request in asking:
             row = state.slot - group.slots.start
             advantages[row] = request.advantage
-            for batch, turns in zip(rows, request.conversations, strict=False):
+            for batch, turns in zip(rows, request.sessions, strict=False):
                 batch[row] = turns
         steps = self._updated(group.slots, list(zip(widths, rows, strict=True)), advantages)
         for state, _ in asking:

@@ -54,7 +54,7 @@ class Estimate:
     Attributes:
         weights: The frozen base model.
         slots: The adapters of all runs with gradients and optimizer state.
-        caches: The keys and values of the conversations that the policy keeps.
+        caches: The keys and values of the sessions that the policy keeps.
         update: The most that an update takes beyond these: activations, logits and their gradients.
         sampling: The most that reading and sampling take beyond these, held-out evaluation included.
     """
@@ -87,13 +87,13 @@ class Estimate:
 
 @contextmanager
 def checking_memory(study: Study, axes: Sequence[Run], folder: Path, report: Callable[[str], None]) -> Iterator[None]:
-    """Checks that a job fits into the GPU before it does anything, and tells afterwards what it took.
+    """Checks that a job fits into the GPU before it does anything, and reports afterwards what it took.
 
     Args:
         study: The study's settings.
         axes: All runs that share the job.
         folder: The model's folder.
-        report: Is told of both.
+        report: Writes both figures.
 
     Raises:
         InputError: It does not fit.
@@ -237,7 +237,7 @@ def _trace(study: Study, axes: Sequence[Run], config: PretrainedConfig) -> dict[
         before = tracer.now
         for rows, columns in _sessions(study, axes):
             _opened(policy, rows, columns)
-        # What the policy keeps of a conversation is there when the next round begins.
+        # What the policy keeps of a session is there when the next round begins.
         found["caches"] = tracer.now - before
         kept = tracer.now
         for name, peak in _phases(study, axes, policy, tracer):
@@ -289,7 +289,7 @@ def _phases(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -
 
 
 def _opened(policy: Policy, rows: int, columns: int) -> Session:
-    """A conversation whose cache has been made."""
+    """A session whose cache exists."""
     session = policy.open_session(rows, columns)
     policy.select(range(1), adapted=True)
     session.prefill([(1,)] * rows, 1)
@@ -303,9 +303,9 @@ def _prefill(
     widths: Sequence[tuple[int, int]],
     grades: Sequence[Sequence[int]] = (),
 ) -> None:
-    """Listens to contexts, each of a width from a column on, draws a token after each and scores grades after the last.
+    """Prefills contexts, each of a width from a column on, draws a token after each and scores grades after the last.
 
-    A decode step takes less than listening does, and is not traced.
+    A decode step takes less than prefilling, and is not traced.
     """
     policy.select(slots, adapted=True)
     for column, width in widths:

@@ -29,7 +29,7 @@ def _prompt_tokens(chat: Chat, template: str, fields: tuple[tuple[str, Any], ...
 
 
 def grading_tokens(study: Study, task_name: str, chat: Chat, item: Item, response: Tokens) -> Tokens:
-    """The prompt for a response's grade: the next turn of its conversation, or the first of a fresh one."""
+    """The prompt for a response's grade: the next turn of its session, or the first of a fresh one."""
     config = study.tasks[task_name]
 
     def next_turn(text: str) -> list[int]:
@@ -94,8 +94,8 @@ def grade_context(study: Study, prompt: Tokens, response: Tokens, grading: Token
         prompt: Tokens of the prompt.
         response: Tokens of the response.
         grading: Tokens that ask for its grade.
-        goes_on: Whether they follow the response in its own conversation, whose cache holds the rest. If not, a
-            conversation is read from its beginning.
+        goes_on: Whether they follow the response in its own session, whose cache holds the rest. If not, a session is
+            read from its beginning.
     """
     if study.grading_context == "fresh":
         return grading
