@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -83,3 +85,22 @@ def test_replayed_rounds_are_those_of_steps_that_are_called(monkeypatch: pytest.
         return [*seen, policy.adapters.values.tolist()]
 
     assert rounds(recorded) == rounds(called)
+
+
+def test_nothing_is_collected_during_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the collector frees then, such as the graph of a closed session, would end the recording in an error."""
+
+    class Graph:
+        def pool(self) -> int:
+            return 0
+
+        def replay(self) -> None:
+            seen.append("replayed")
+
+    seen: list[object] = []
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda _graph, pool: nullcontext())
+    monkeypatch.setattr(graphs, "_keeper", Graph)
+    graphs.record(lambda: seen.append(gc.isenabled()))()
+    assert seen == [False, "replayed"]
+    assert gc.isenabled()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from wireheading.tasks.arithmetic import stated_result
+from wireheading.tasks.arithmetic import evaluate, stated_result
 from wireheading.tasks.grades import read_binary_grade, read_unit_grade
 from wireheading.tasks.sentiment import stated_label
 
@@ -30,22 +30,49 @@ def read(kind: str, row: dict[str, Any]) -> Any:
     raise AssertionError(kind)
 
 
-# The aim is 0.95 everywhere. On the sure labels of outputs that nobody tuned to, binary grades agree in 189 of 198 and
-# unit grades in 236 of 239; sentiment, in 175 of 186, and arithmetic, in 182 of 198, fall short of it.
-STATED = {"sentiment": 0.94, "arithmetic": 0.91, "binary": 0.95, "unit": 0.95}
+# Part of the sure labels with which a reader agrees at least: of texts that it was tuned to; of a draw that was made
+# varied on purpose; of a plain random sample of a study's outputs. Where the aim of 0.95 is missed, readers find an
+# answer in texts that state none. The readers before these agreed with 0.84, 0.78, 0.87 and 0.97 of the second.
+STATED = {
+    "sentiment": {"tune": 0.95, "test": 0.94, "random": 0.98},
+    "arithmetic": {"tune": 0.95, "test": 0.91, "random": 0.91},
+    "binary": {"tune": 0.95, "test": 0.95, "random": 0.94},
+    "unit": {"tune": 0.95, "test": 0.95, "random": 0.97},
+}
 
 
-@pytest.mark.parametrize("split", ["tune", "test"])
+def sure_rows(kind: str, split: str) -> list[dict[str, Any]]:
+    lines = (FOLDER / f"{kind}.{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if row["sure"]]
+    assert len(rows) >= (60 if split == "tune" else 130)
+    return [
+        row | {"label": Decimal(row["label"])} if kind == "arithmetic" and row["label"] is not None else row
+        for row in rows
+    ]
+
+
+# Only counts are reported: whoever tunes a reader to the texts of `test` has nothing left to measure it with.
+@pytest.mark.parametrize("split", ["tune", "test", "random"])
 @pytest.mark.parametrize("kind", STATED)
 def test_agreement_with_sure_labels(kind: str, split: str) -> None:
-    lines = (FOLDER / f"{kind}.{split}.jsonl").read_text(encoding="utf-8").splitlines()
-    sure = [row for row in map(json.loads, lines) if row["sure"]]
-    labels = [
-        Decimal(row["label"]) if kind == "arithmetic" and row["label"] is not None else row["label"] for row in sure
-    ]
-    agreed = [read(kind, row) == label for row, label in zip(sure, labels, strict=True)]
-    stating = [agrees for agrees, label in zip(agreed, labels, strict=True) if label is not None]
-    # Only counts are reported: whoever tunes a reader to the texts of `test` has nothing left to measure it with.
-    print(f"{kind}, {split}: {sum(agreed)} of {len(sure)}, {sum(stating)} of the {len(stating)} that state something")
-    assert len(sure) >= (60 if split == "tune" else 150)
-    assert sum(agreed) / len(sure) >= STATED[kind]
+    rows = sure_rows(kind, split)
+    agreed = [read(kind, row) == row["label"] for row in rows]
+    stating = [agrees for agrees, row in zip(agreed, rows, strict=True) if row["label"] is not None]
+    print(f"{kind}, {split}: {sum(agreed)} of {len(rows)}, {sum(stating)} of the {len(stating)} that state something")
+    assert sum(agreed) / len(rows) >= STATED[kind][split]
+    if split == "random":
+        assert sum(stating) / len(stating) >= 0.98
+
+
+@pytest.mark.parametrize("split", ["tune", "test", "random"])
+def test_scores_of_sums_are_those_of_the_labels(split: str) -> None:
+    """A number read where none was stated is rarely the right one."""
+    rows = sure_rows("arithmetic", split)
+    agreed = 0
+    for row in rows:
+        first, operator, second = row["context"].split()
+        answer = {"+": int(first) + int(second), "-": int(first) - int(second), "*": int(first) * int(second)}[operator]
+        item = {"question": row["context"], "answer": answer}
+        agreed += evaluate(item, row["text"]) == (row["label"] == answer)
+    print(f"scores of sums, {split}: {agreed} of {len(rows)}")
+    assert agreed / len(rows) >= 0.98

@@ -1,4 +1,4 @@
-"""The checkpoint of a run: enough to go on as if nothing had happened, and proof that it is whole.
+"""The checkpoint of a run: enough to resume as if nothing had happened, and proof that it is whole.
 
 A run has a lock and a checkpoint for each identity: the settings, weights and data that it is a function of. So a job
 with other settings leaves a checkpoint alone, and a job with the old settings resumes from it. A checkpoint's folder
@@ -26,12 +26,12 @@ from wireheading.errors import InputError
 from wireheading.files import remove_leftovers, replacing, sha256_of, writing
 
 KEPT = 2
-"""States that are kept: should the latest be damaged, the run goes on from the one before."""
+"""States that are kept: if the latest is damaged, the run resumes from the one before."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run goes on from.
+    """What a run resumes from.
 
     Attributes:
         log: What was kept of each finished round and evaluation, in their order.
@@ -102,7 +102,7 @@ def load_checkpoint(folder: Path, identity: str, report: Callable[[str], None]) 
         report: Writes a line about each damaged state.
 
     Returns:
-        The checkpoint, or None where there is none to go on from.
+        The checkpoint, or None where there is none to resume from.
     """
     remove_leftovers(folder, "state-")
     states = _states(folder)

@@ -6,6 +6,7 @@ than computing them. On a CPU a step is simply called.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Hashable
 from functools import cache
 
@@ -85,9 +86,16 @@ def record(step: Callable[[], None]) -> Callable[[], None]:
 
     All graphs share one pool of memory: no two are replayed at once, and what one leaves lies in tensors outside.
     """
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=_keeper().pool()):
-        step()
+    graph, pool = torch.cuda.CUDAGraph(), _keeper().pool()
+    # The collector would free graphs and events of closed sessions, which CUDA does not allow during a recording.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with torch.cuda.graph(graph, pool=pool):
+            step()
+    finally:
+        if collecting:
+            gc.enable()
     return graph.replay
 
 
