@@ -35,9 +35,6 @@ os.environ.update(
             [os.path.join(workflow.basedir, "..", "src"), os.environ.get("PYTHONPATH")],
         )
     ),
-    # Threads that wait for each other sleep after some 0.1 ms instead of keeping a core that another program wants:
-    # with one of two cores taken, 36 runs of the demo are several times as fast; with both free, some 6 % slower.
-    GOMP_SPINCOUNT=os.environ.get("GOMP_SPINCOUNT", "10000"),
 )
 
 if workflow.is_main_process:
