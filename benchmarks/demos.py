@@ -60,8 +60,10 @@ def demo(
     write_tables(study, tables, lambda _: None)
     write_analysis(study, tables, analysis, scratch, lambda _: None)
     seconds = round(time.monotonic() - started)
-    rows: list[dict[str, Any]] = pd.read_csv(analysis.verdicts).to_dict("records")
-    return [{"demo": number, "seconds": seconds, **row} for row in rows]
+    return [
+        {"demo": number, "seconds": seconds, **{str(name): value for name, value in row.items()}}
+        for row in pd.read_csv(analysis.verdicts).to_dict("records")
+    ]
 
 
 def prepare(scratch: Path, model: Path | None) -> Path:
