@@ -210,8 +210,8 @@ class EngineConfig(Section):
     evaluation_batch: Annotated[Integer, Field(gt=0, le=10_000)] = 10
     """Held-out items of each run in one batch of an evaluation."""
     threads: Annotated[Integer, Field(gt=0, le=1024)] = 2
-    """PyTorch's threads on a CPU. For the demo, two are a quarter faster than one on two free cores; where another program
-    keeps one of them busy, one is three times as fast as two."""
+    """PyTorch's threads on a CPU. For the demo, two are a quarter faster than one on two free cores. Where another
+    program keeps one of the cores busy, one thread is three times as fast as two."""
     checkpoint_every: Count = 250
     """Rounds between two checkpoints; a job that is asked to stop writes another one."""
     keep_adapters: Flag = False
