@@ -159,7 +159,7 @@ def test_every_evaluation_of_every_run_has_its_row(tmp_path: Path) -> None:
     runs = [Run(*key) for key in ended[["seed", "model", "task", "condition"]].itertuples(index=False)]
     assert runs == [run for run in study.runs() if run != diverged]
     assert (ended["round"] == study.rounds).all()
-    assert found["when"].value_counts().to_dict() == {"start": 24, "midway": 24, "end": 23}
+    assert found["when"].value_counts().to_dict() == {"start": 18, "midway": 18, "end": 17}
     gain = ended["grade_gain"] - ended[list(PARTS)].sum(axis=1)
     assert gain.abs().max() <= EXACT
     record = read_record(study.record_path(runs[0]), study.digest(runs[0]))

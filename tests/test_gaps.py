@@ -95,6 +95,7 @@ def test_a_history_that_is_whole_leaves_nothing_to_run(folder: Path) -> None:
         "aggregate",
         "analyse",
         "figures",
+        "tables",
         "transcripts",
         "all",
     }

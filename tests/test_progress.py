@@ -35,7 +35,7 @@ def test_a_line_names_its_job_and_comes_every_ten_seconds() -> None:
     for second in range(1, 31):
         job.round(float(second), second)
     assert job.lines == [
-        f"42/tiny: round {at} of 1000 · 12 runs · 12 run-rounds/s · {duration(1000 - at)} left" for at in (10, 20, 30)
+        f"42/tiny: round {at} of 1000 · 9 runs · 9 run-rounds/s · {duration(1000 - at)} left" for at in (10, 20, 30)
     ]
 
 
@@ -46,8 +46,8 @@ def test_the_estimate_follows_the_last_minute() -> None:
         job.round(float(second), second)
     for second in range(220, 300, 10):
         job.round(float(second), 200 + (second - 200) // 4)
-    assert "12 run-rounds/s" in job.lines[0]
-    assert job.lines[-1] == f"42/tiny: round 222 of 1000 · 12 runs · 3 run-rounds/s · {duration(778 * 4)} left"
+    assert "9 run-rounds/s" in job.lines[0]
+    assert job.lines[-1] == f"42/tiny: round 222 of 1000 · 9 runs · 2 run-rounds/s · {duration(778 * 4)} left"
 
 
 def test_the_last_round_and_the_costs_are_reported_in_any_case() -> None:
@@ -55,7 +55,7 @@ def test_the_last_round_and_the_costs_are_reported_in_any_case() -> None:
     job.round(1.0, 1000)
     job.progress.costs(1000 * len(RUNS), 7200.0, 3.0)
     assert job.lines[0].startswith("42/tiny: round 1000 of 1000")
-    assert job.lines[1].endswith("500 rounds of 12 runs would take 1:00:00 of training")
+    assert job.lines[1].endswith("500 rounds of 9 runs would take 1:00:00 of training")
 
 
 def test_runs_that_did_no_round_have_no_rate() -> None:
