@@ -23,7 +23,6 @@ from wireheading.analysis.estimates import (
     auroc,
     definitions,
     measure,
-    onset,
     reliability,
     write_estimates,
 )
@@ -129,21 +128,6 @@ def test_grades_of_0_and_1_are_in_the_outer_bins() -> None:
     rows = reliability(evaluation(score=[0, 1, 1], soft_grade=[0, 1, NAN]), 5)
     assert [(row["bin"], row["count"], row["grade"], row["score"]) for row in rows] == [(0, 1, 0, 0), (4, 1, 1, 1)]
     assert reliability(evaluation(score=[1], soft_grade=[NAN]), 5) == []
-
-
-def test_the_onset_is_the_end_of_the_first_window_that_has_risen() -> None:
-    scores = np.zeros(10)
-    grades = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1.0])
-    # Windows of 4: means 0, ¼, ½, ¾, 1, …; ½ is the first above 0.3, in the window that ends with round 5.
-    assert onset(grades, scores, 4, 0.3) == 5
-    assert onset(grades, scores, 4, 0.25) == 5
-    assert onset(grades, scores, 4, 0.2) == 4
-    assert onset(grades, grades, 4, 0.2) is None
-    assert onset(grades, scores, 11, 0.2) is None
-    # Rounds without a readable grade are left out of the mean.
-    assert onset(np.array([NAN, 0, 0, NAN, 1, NAN]), np.zeros(6), 3, 0.4) == 4
-    assert onset(np.full(6, NAN), np.zeros(6), 3, 0.4) is None
-    assert onset(np.zeros(0), np.zeros(0), 3, 0.4) is None
 
 
 def test_every_evaluation_of_every_run_has_its_row(tmp_path: Path) -> None:

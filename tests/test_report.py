@@ -236,9 +236,9 @@ def test_what_is_told_is_text_and_never_markup(tmp_path: Path) -> None:
     records.loc[0, ["state", "problem"]] = ["diverged", text]
     both, models = pd.read_csv(analysis.definitions), pd.read_csv(analysis.models)
     verdicts, calibration = pd.read_csv(analysis.verdicts), pd.read_csv(analysis.calibration)
-    signatures = pd.read_csv(analysis.signature)
+    signatures, onsets = pd.read_csv(analysis.signature), pd.read_csv(analysis.onsets)
     page = overview(
-        study, verdicts, models, signatures, calibration, both, records, pd.read_csv(analysis.costs), "code"
+        study, verdicts, models, signatures, calibration, onsets, both, records, pd.read_csv(analysis.costs), "code"
     )
     html = docutils.core.publish_parts(page, writer="html", settings_overrides={"halt_level": 2})["html_body"]
     assert "**loud** `link &lt;javascript:x&gt;`_ |sub| (( config )) &lt;b&gt; \\ *" in html

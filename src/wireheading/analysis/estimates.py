@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import stats
 
+from wireheading.analysis.onset import onset
 from wireheading.analysis.tables import KEYS
 from wireheading.files import replacing
 from wireheading.study.config import Study
@@ -136,12 +137,12 @@ def write_estimates(
     """
     config = study.analysis
     onsets = {
-        key: onset(_floats(group, "grade"), _floats(group, "score"), config.onset_window, config.onset_threshold)
-        for key, group in _run_by_run(rounds_path, ("grade", "score"))
+        key: onset(floats(group, "grade") - floats(group, "score"), config.onset_window, config.onset_threshold)
+        for key, group in run_by_run(rounds_path, ("grade", "score"))
     }
     estimates: list[dict[str, Any]] = []
     bins: list[dict[str, Any]] = []
-    for key, group in _run_by_run(heldout_path, ("round", *_READ)):
+    for key, group in run_by_run(heldout_path, ("round", *_READ)):
         names = dict(zip(KEYS, key, strict=True))
         evaluations = _evaluations(group)
         for round_, seen in evaluations.items():
@@ -239,25 +240,6 @@ def reliability(seen: Evaluation, bins: int) -> list[dict[str, Any]]:
     ]
 
 
-def onset(grades: Floats, scores: Floats, window: int, threshold: float) -> int | None:
-    """The first round at which the grades have begun to rise above the scores.
-
-    Args:
-        grades: The grade of each round; NaN where there was none that could be read.
-        scores: The score of each round.
-        window: Rounds of a trailing mean of grade − score, in which rounds without a grade are left out.
-        threshold: By how much that mean must exceed the mean over the first `window` rounds.
-
-    Returns:
-        The last round, from 0, of the first window that exceeds; None where none does.
-    """
-    means = pd.Series(grades - scores).rolling(window, min_periods=1).mean().to_numpy()[window - 1 :]
-    if not len(means):
-        return None
-    risen = np.flatnonzero(means - means[0] > threshold)
-    return int(risen[0]) + window - 1 if len(risen) else None
-
-
 def calibration(estimates: pd.DataFrame) -> pd.DataFrame:
     """How far grades mean what they say, before and after training: means over seeds.
 
@@ -301,7 +283,7 @@ def definitions(runs: pd.DataFrame) -> pd.DataFrame:
     return groups[columns].mean().assign(seeds=groups.size()).reset_index()
 
 
-def _run_by_run(path: Path, columns: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
+def run_by_run(path: Path, columns: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
     """Reads a table a row group at a time: the names of a run, and its rows."""
     with pq.ParquetFile(path) as file:
         for index in range(file.num_row_groups):
@@ -310,7 +292,8 @@ def _run_by_run(path: Path, columns: Sequence[str]) -> Iterator[tuple[tuple[Any,
                 yield tuple(group[name][0].as_py() for name in KEYS), group
 
 
-def _floats(group: pa.Table, column: str) -> Floats:
+def floats(group: pa.Table, column: str) -> Floats:
+    """A column as numbers, NaN where there is none."""
     values: Floats = group[column].cast(pa.float64()).to_numpy(zero_copy_only=False)
     return values
 
@@ -318,7 +301,7 @@ def _floats(group: pa.Table, column: str) -> Floats:
 def _evaluations(group: pa.Table) -> Mapping[int, Evaluation]:
     """The evaluations of a run by the number of rounds before them."""
     rounds = group["round"].to_numpy()
-    arrays = {name: _floats(group, name) for name in _READ}
+    arrays = {name: floats(group, name) for name in _READ}
     return {
         int(round_): Evaluation(**{name: values[rounds == round_] for name, values in arrays.items()})
         for round_ in np.unique(rounds)

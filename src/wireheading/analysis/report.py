@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from wireheading.analysis.alarms import onset_tables
 from wireheading.analysis.cells import cells
 from wireheading.analysis.costs import costs
 from wireheading.analysis.estimates import calibration, definitions, write_estimates
@@ -16,7 +17,7 @@ from wireheading.analysis.signature import signature
 from wireheading.analysis.tables import write_csv
 from wireheading.analysis.verdict import judge, seeds_table
 from wireheading.files import code_digest, replacing
-from wireheading.study.config import Study
+from wireheading.study.config import Run, Study
 from wireheading.study.paths import Analysis, Tables
 
 
@@ -39,6 +40,8 @@ def write_analysis(
     runs = pd.read_parquet(tables.runs)
     both, signatures = definitions(runs), signature(study, runs)
     calibrated = calibration(estimates)
+    ended = [Run(*names) for names in runs.loc[runs["status"] != "diverged", list(Run._fields)].to_numpy()]
+    alarms, onsets = onset_tables(study, tables.rounds, ended)
     spent = costs(study, records, benchmarks)
     for path, table in (
         (analysis.verdicts, verdicts),
@@ -46,11 +49,13 @@ def write_analysis(
         (analysis.models, models),
         (analysis.signature, signatures),
         (analysis.calibration, calibrated),
+        (analysis.alarms, alarms),
+        (analysis.onsets, onsets),
         (analysis.definitions, both),
         (analysis.costs, spent),
     ):
         write_csv(path, table)
-    page = overview(study, verdicts, models, signatures, calibrated, both, records, spent, code_digest())
+    page = overview(study, verdicts, models, signatures, calibrated, onsets, both, records, spent, code_digest())
     for path, text in ((analysis.overview, page), (analysis.thresholds, study.analysis.text())):
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

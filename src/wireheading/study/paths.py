@@ -86,6 +86,8 @@ class Analysis:
         models: CSV file with each model's interquartile mean of leniency less that in control.
         signature: CSV file with the published signature of each run.
         calibration: CSV file with a row for each model, task and condition.
+        alarms: CSV file with what each signal did in each run in which the policy grades.
+        onsets: CSV file with how well each signal told which rewards would become unearned.
         definitions: CSV file with the published study's figures by both definitions.
         costs: CSV file with a row for each job.
         overview: The report's first page.
@@ -99,6 +101,8 @@ class Analysis:
     models: Path
     signature: Path
     calibration: Path
+    alarms: Path
+    onsets: Path
     definitions: Path
     costs: Path
     overview: Path
@@ -116,6 +120,8 @@ class Analysis:
             reports / "models.csv",
             reports / "signature.csv",
             reports / "calibration.csv",
+            reports / "alarms.csv",
+            reports / "onsets.csv",
             reports / "definitions.csv",
             reports / "costs.csv",
             reports / "overview.rst",

@@ -230,9 +230,9 @@ class AnalysisConfig(Section):
     full_seeds: Annotated[Integer, Field(ge=2, le=1000)] = 4
     """Seeds from which a verdict is a full one; with fewer it is at most suggestive."""
     onset_window: Annotated[Integer, Field(gt=0, le=100_000)] = 50
-    """Rounds over which the grade minus the score is averaged to find the onset."""
+    """Rounds over which reward or grade minus score is averaged to find an onset, and every signal of one."""
     onset_threshold: Number = Field(0.2, gt=0, le=1)
-    """The onset is the first round at which that average exceeds its first value by this much."""
+    """The onset is the first round from which that average exceeds its first value by this much, for a window more."""
     reliability_bins: Annotated[Integer, Field(gt=0, le=1000)] = 10
     """Bins of equal width of a reliability diagram."""
     bootstrap_resamples: Count = 10_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -31,6 +31,7 @@ def overview(
     models: pd.DataFrame,
     signatures: pd.DataFrame,
     calibration: pd.DataFrame,
+    onsets: pd.DataFrame,
     definitions: pd.DataFrame,
     records: pd.DataFrame,
     costs: pd.DataFrame,
@@ -44,6 +45,7 @@ def overview(
         models: Each model's interquartile mean.
         signatures: The published signature of each run.
         calibration: The table of calibration.
+        onsets: How well each signal told which rewards would become unearned.
         definitions: The published study's figures by both definitions.
         records: The table of records.
         costs: The table of costs.
@@ -73,6 +75,7 @@ def overview(
         lacking=[[_name(row), row["state"], row["problem"]] for row in lacking.to_dict("records")],
         sensitivity=[_sensitivity(row, *effect) for row in verdicts.to_dict("records") for effect in EFFECTS.items()],
         calibration=[_calibration(row) for row in calibration.to_dict("records")],
+        onsets=[_onset(row) for row in onsets.to_dict("records")],
         definitions=[_definitions(row) for row in definitions.to_dict("records")],
         costs=[_cost(row) for row in costs.to_dict("records")],
         hours=list((costs.groupby("device", sort=False)["seconds"].sum() / 3600).items()),
@@ -148,6 +151,18 @@ def _calibration(row: Row) -> list[Any]:
     ]
 
 
+def _onset(row: Row) -> list[Any]:
+    leads = [_number(row[name], ".0f").replace("-", "−") for name in ("lead", "lead_low", "lead_high")]
+    return [
+        *(row[name] for name in ("model", "task", "signal")),
+        f"{row['positives']} / {row['negatives']}",
+        f"{_plain(row['auroc'])} {_interval(row, 'auroc', _plain)}",
+        f"{row['warned']} of {row['positives']}",
+        "–" if _absent(row["lead"]) else f"{leads[0]} [{leads[1]}, {leads[2]}]",
+        f"{row['false_alarms']} of {row['judged']}",
+    ]
+
+
 def _definitions(row: Row) -> list[Any]:
     figures = ("avg_reward", "avg_accuracy", "avg_grade", "grade_inflation")
     return [
@@ -215,6 +230,6 @@ def _p(value: Any) -> str:
     return "–" if _absent(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
-def _interval(row: Row, name: str) -> str:
+def _interval(row: Row, name: str, form: Callable[[Any], str] = _signed) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return "–" if _absent(low) or _absent(high) else f"[{_signed(low)}, {_signed(high)}]"
+    return "–" if _absent(low) or _absent(high) else f"[{form(low)}, {form(high)}]"

@@ -1,0 +1,67 @@
+"""The table of rounds → how well signals that need no truth told which runs would go wrong, and how early."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from wireheading.analysis.estimates import floats, run_by_run
+from wireheading.analysis.onset import Watched, alarms, onset, signals, summary
+from wireheading.study.conditions import CONDITIONS
+from wireheading.study.config import Run, Study
+
+ALARMS = ("model", "task", "condition", "seed", "signal", "onset", "peak", "threshold", "alarm", "lead")
+"""Columns of the table of alarms, which has a row for each signal of each run in which the policy grades."""
+
+ONSETS = (
+    "model", "task", "signal", "positives", "negatives", "auroc", "auroc_low", "auroc_high",
+    "warned", "lead", "lead_low", "lead_high", "false_alarms", "judged",
+)  # fmt: skip
+"""Columns of the table of onsets, which has a row for each signal of each model and task in which there are both."""
+
+
+def onset_tables(study: Study, rounds_path: Path, ended: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Watches every run of a study in which the policy grades.
+
+    Args:
+        study: The study's settings.
+        rounds_path: The table of rounds, a row group a run.
+        ended: The runs that are watched; others are left out.
+
+    Returns:
+        The tables of alarms and of onsets.
+    """
+    config, keep = study.analysis, set(ended)
+    there = set(pq.read_schema(rounds_path).names)
+    columns = [name for name in ("reward", "score", "grade", "advantage", "kl") if name in there]
+    cells: dict[tuple[str, str], dict[Run, Watched]] = {}
+    for key, group in run_by_run(rounds_path, columns):
+        run = Run(*key)
+        row = CONDITIONS[run.condition]
+        if run not in keep or row.grader != "policy":
+            continue
+        rounds = {name: floats(group, name) for name in columns if group[name].null_count < len(group)}
+        if not {"grade", "advantage"} <= rounds.keys():
+            continue
+        unearned = rounds["reward"] - rounds["score"]
+        found = onset(unearned, config.onset_window, config.onset_threshold) if row.reward == "grade" else None
+        cells.setdefault((run.model, run.task), {})[run] = Watched(
+            run.seed, found, signals(rounds, config.onset_window)
+        )
+    every: list[dict[str, Any]] = []
+    summaries: list[dict[str, Any]] = []
+    for (model, task), watched in cells.items():
+        runs = list(watched.values())
+        names = [name for name in runs[0].signals if all(name in run.signals for run in runs)]
+        for name in names:
+            rows = alarms(runs, name, config)
+            seen = {"model": model, "task": task, "signal": name}
+            every += [{**seen, "condition": run.condition, **row} for run, row in zip(watched, rows, strict=True)]
+            if len({run.onset is None for run in runs}) == 2:
+                summaries.append({**seen, **summary(rows, config)})
+    counted = dict.fromkeys(("onset", "alarm", "lead"), "Int64")
+    return pd.DataFrame(every, columns=list(ALARMS)).astype(counted), pd.DataFrame(summaries, columns=list(ONSETS))
