@@ -98,6 +98,6 @@ class PeftOracle:
     def check_parameters(self, policy: Policy) -> None:
         """Compares a policy's parameters with those in PEFT."""
         policy.adapters.save_peft(self.slot, self.folder / "end", "toy")
-        for name, value in peft.load_peft_weights(str(self.folder / "end")).items():
+        for name, value in peft.load_peft_weights(str(self.folder / "end"), device="cpu").items():
             expected = self.parameters[name.replace(".weight", ".default.weight")]
             assert torch.allclose(value, expected, rtol=0, atol=1e-8), name
