@@ -17,124 +17,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-import yaml
-from baselines import Generate, OneRun, TokenByToken
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    Gemma2Config,
-    GenerationConfig,
-    LlamaConfig,
-    PreTrainedModel,
-)
+from setting import CONDITIONS, Setting, demo_setting, random_setting
+from transformers import PreTrainedModel
+from ways import Clock, batched, engine, one_by_one
 
-from wireheading.engine.experiment import EndRound, GradeNext, Respond, Update, experiment
-from wireheading.engine.keeping import Keeper
-from wireheading.engine.lockstep import Lockstep
-from wireheading.engine.progress import Progress
-from wireheading.engine.state import RunState
-from wireheading.engine.stopping import Stop
-from wireheading.inputs.items import read_items
-from wireheading.policy.chat import Chat
 from wireheading.policy.device import prepare_device
 from wireheading.policy.lora import TARGETS
-from wireheading.policy.model import prepare
-from wireheading.policy.policy import Policy
-from wireheading.policy.session import Session
-from wireheading.study.config import Run, Study, load_study
-from wireheading.tasks import Item
-
-ROOT = Path(__file__).parents[1]
-DEMO = load_study(yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8")))
-DEMO_MODEL = ROOT / DEMO.model_folder("tiny")
-DEMO_DATA = {task: ROOT / DEMO.items_folder(task) for task in DEMO.tasks}
-SEEDS = [42, 123, 456, 789]
-CONDITIONS = ["control", "selfgrade", "honest"]
-
-SHAPES: dict[str, dict[str, Any]] = {
-    "smollm2-135m": {
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "vocab_size": 49152,
-        "tie_word_embeddings": True,
-    },
-    "llama-1b": {
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 64,
-        "vocab_size": 128256,
-        "tie_word_embeddings": True,
-    },
-    "llama-110m": {
-        "hidden_size": 768,
-        "intermediate_size": 2048,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "vocab_size": 32000,
-        "tie_word_embeddings": True,
-    },
-    "mistral-7b": {
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 32768,
-        "tie_word_embeddings": False,
-    },
-    "llama-70b-nf4": {
-        "architecture": "llama-nf4",
-        "hidden_size": 8192,
-        "intermediate_size": 28672,
-        "num_hidden_layers": 80,
-        "num_attention_heads": 64,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "tie_word_embeddings": False,
-    },
-    "gemma-2-9b": {
-        "architecture": "gemma2",
-        "hidden_size": 3584,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 42,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 256,
-        "query_pre_attn_scalar": 256,
-        "vocab_size": 256000,
-    },
-    "llama-8b": {
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "tie_word_embeddings": False,
-    },
-}
-"""Models of random weights. They never stop of themselves, so every text has its full length."""
-
-LENGTHS = {
-    "llama-110m": {"prompt_tokens": 256, "response_tokens": 96, "grading_prompt_tokens": 32, "grade_tokens": 10},
-    "large": {"prompt_tokens": 150, "response_tokens": 50, "grading_prompt_tokens": 40, "grade_tokens": 10},
-}
-"""Tokens of a round: those of summarization for the smaller shape, and the published study's for the large ones."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +129,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def measure(case: Case) -> dict[str, Any]:
     """Measures one case in this process."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, chat, study, data = set_up(case, device)
+    setting = set_up(case, device)
+    model, study = setting.model, setting.study
     clock = Clock(device)
     # Before the projections are wrapped.
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -242,9 +139,9 @@ def measure(case: Case) -> dict[str, Any]:
     groups = [runs] if case.slots == len(runs) else list(batched(runs, case.slots, study))
     sampled: list[Any] = []
     if case.case == "engine":
-        advance = engine(study, groups, model, chat, data, clock, sampled, graphs=case.graphs)
+        advance = engine(setting, groups, clock, sampled, graphs=case.graphs)
     else:
-        advance = one_by_one(study, groups, model, chat, data, clock, sampled, case.case)
+        advance = one_by_one(setting, groups, clock, sampled, case.case)
     # Steps are recorded when they are done for the second time.
     advance(3)
     clock.reset()
@@ -283,6 +180,15 @@ def measure(case: Case) -> dict[str, Any]:
     return row
 
 
+def set_up(case: Case, device: torch.device) -> Setting:
+    """A case's model and study: the demo's own, or random weights with three conditions, or one where one run is."""
+    fused = case.case == "engine"
+    if case.model == "demo":
+        return demo_setting(case.slots, device, fused=fused)
+    conditions = CONDITIONS if case.slots > 1 else ["selfgrade"]
+    return random_setting(case.model, conditions, -(-case.slots // 3), device, fused=fused)
+
+
 def step_bytes(model: PreTrainedModel, parameters: int, adapter: int, slots: int, columns: int) -> int:
     """What a decode step must read at least: every weight but the embeddings, the slots' adapters and their cache."""
     output: torch.Tensor = model.get_output_embeddings().weight
@@ -293,189 +199,6 @@ def step_bytes(model: PreTrainedModel, parameters: int, adapter: int, slots: int
     cache: int = 2 * shape.num_hidden_layers * heads * size * columns
     read: int = output.element_size() * (weights + slots * (adapter + cache))
     return read
-
-
-def set_up(case: Case, device: torch.device) -> tuple[PreTrainedModel, Chat, Study, dict[str, list[Item]]]:
-    """A case's model and study: the demo's own, or random weights with summarization's lengths."""
-    made_ready = prepare if case.case == "engine" else stock
-    config = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
-    # So many rounds that none is the last, which would be written to disk.
-    config["conditions"], config["rounds"] = CONDITIONS, 10**6
-    config["engine"]["checkpoint_every"] = 10**6
-    config["evaluation"] = {"midway_rounds": []}
-    if case.model == "demo":
-        config["seeds"] = SEEDS[: max(1, case.slots // 9)]
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            DEMO_MODEL, dtype=torch.float32, device_map={"": device}
-        )
-        made_ready(model)
-        chat = Chat(AutoTokenizer.from_pretrained(DEMO_MODEL), model.generation_config)
-        study = load_study(config)
-        return model, chat, study, {task: read_items(DEMO_DATA[task] / "train.jsonl", task) for task in study.tasks}
-    config["seeds"] = list(range(-(-case.slots // 3)))
-    limits = LENGTHS.get(case.model, LENGTHS["large"])
-    config["tasks"] = {"summarization": config["tasks"]["summarization"] | limits}
-    config["conditions"] = CONDITIONS if case.slots > 1 else ["selfgrade"]
-    torch.manual_seed(0)
-    with device:
-        shape = dict(SHAPES[case.model])
-        architecture = shape.pop("architecture", "llama")
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        if architecture == "llama-nf4":
-            # What it needs is not installed wherever the other shapes can be measured.
-            from quantized import quantized_llama
-
-            model = quantized_llama(LlamaConfig(**shape), device)
-        else:
-            config_class = {"llama": LlamaConfig, "gemma2": Gemma2Config}[architecture]
-            model = AutoModelForCausalLM.from_config(config_class(**shape), dtype=dtype)
-    made_ready(model)
-    chat = Chat(AutoTokenizer.from_pretrained(DEMO_MODEL), GenerationConfig())
-    chat.stop_tokens = frozenset([SHAPES[case.model]["vocab_size"]])
-    items = read_items(DEMO_DATA["summarization"] / "train.jsonl", "summarization")
-    return model, chat, load_study(config), {"summarization": [{**item, "text": item["text"] * 8} for item in items]}
-
-
-def stock(model: PreTrainedModel) -> None:
-    """Freezes a model and leaves it as transformers gives it, for the baselines."""
-    model.requires_grad_(False).eval()
-    torch.backends.cuda.matmul.allow_tf32 = model.dtype == torch.bfloat16
-
-
-def batched(runs: Sequence[Run], size: int, study: Study) -> Iterator[list[Run]]:
-    """The grid in lockstep groups: all of it, a seed's nine cells, a task's three conditions, or runs alone."""
-    ordered = sorted(runs, key=lambda run: (run.seed, list(study.tasks).index(run.task)))
-    for start in range(0, len(ordered), size):
-        group = ordered[start : start + size]
-        yield [run for run in runs if run in group]
-
-
-def engine(
-    study: Study,
-    groups: Sequence[Sequence[Run]],
-    model: PreTrainedModel,
-    chat: Chat,
-    data: dict[str, list[Item]],
-    clock: Clock,
-    sampled: list[Any],
-    *,
-    graphs: bool,
-) -> Callable[[int], float]:
-    """The engine, a job for each group in turn on one model."""
-    policy = Policy(
-        model,
-        chat,
-        slots=max(len(group) for group in groups),
-        chunk=study.engine.chunk if model.device.type == "cpu" else 18,
-        lora=study.lora,
-        optimizer=study.optimizer,
-        temperature=study.temperature,
-    )
-    policy.update = clock.timed("updating", policy.update)  # type: ignore[method-assign]
-    open_session = policy.open_session
-
-    def timed_session(rows: int, columns: int) -> Session:
-        session = open_session(rows, columns)
-        if "prefill" not in vars(session):
-            session.graphs.recorded &= graphs
-            session.prefill = clock.timed("prefill", session.prefill)  # type: ignore[method-assign]
-            session.decode = clock.timed("decoding", session.decode)  # type: ignore[method-assign]
-        return session
-
-    policy.open_session = timed_session  # type: ignore[method-assign]
-
-    def advance(rounds: int) -> float:
-        seconds = 0.0
-        for group in groups:
-            for slot, run in enumerate(group):
-                policy.adapters.initialise(slot, run.seed)
-            keeper = Keeper(study, policy, {}, lambda _: None)
-            job = Lockstep(study, group, policy, keeper, {}, Progress(study, group, keeper.report), Stop())
-            states = [
-                RunState(run, slot, experiment(study, run, chat, data[run.task], [])) for slot, run in enumerate(group)
-            ]
-            started = clock.now()
-            for _ in range(rounds):
-                job.play_round(states)
-            seconds += clock.now() - started
-            sampled.extend(row for state in states for row in state.rows)
-        return seconds
-
-    return advance
-
-
-def one_by_one(
-    study: Study,
-    groups: Sequence[Sequence[Run]],
-    model: PreTrainedModel,
-    chat: Chat,
-    data: dict[str, list[Item]],
-    clock: Clock,
-    sampled: list[Any],
-    name: str,
-) -> Callable[[int], float]:
-    """A baseline, run after run."""
-    kind: type[OneRun] = {"original": TokenByToken, "generate": Generate}[name]
-
-    def advance(rounds: int) -> float:
-        seconds = 0.0
-        for run in itertools.chain.from_iterable(groups):
-            one = kind(model, chat, study)
-            steps = experiment(study, run, chat, data[run.task], [])
-            started = clock.now()
-            ask = next(steps)
-            done = 0
-            while done < rounds:
-                if isinstance(ask, Respond):
-                    ask = steps.send(clock.timed("decoding", one.respond)(ask.context, ask.draws))
-                elif isinstance(ask, GradeNext):
-                    ask = steps.send(clock.timed("decoding", one.grade)(ask.context, ask.draws))
-                elif isinstance(ask, Update):
-                    ask = steps.send(clock.timed("updating", one.update)(ask.sessions[0], ask.advantage))
-                else:
-                    assert isinstance(ask, EndRound)
-                    sampled.append(ask.row)
-                    done += 1
-                    ask = next(steps)
-            seconds += clock.now() - started
-            one.model.unload()
-        return seconds
-
-    return advance
-
-
-class Clock:
-    """Adds up the time that is spent in named parts."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets what was added up."""
-        self.parts: dict[str, float] = defaultdict(float)
-
-    def now(self) -> float:
-        """The time when the device has done what it was told."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, its time added to a part."""
-
-        def timing(*args: Any, **kwargs: Any) -> Any:
-            started = self.now()
-            result = function(*args, **kwargs)
-            self.parts[part] += self.now() - started
-            return result
-
-        return timing
-
-    def shares(self, seconds: float) -> dict[str, float]:
-        """Milliseconds of each part, and of the rest of so many seconds."""
-        parts = {part: self.parts[part] * 1000 for part in ("prefill", "decoding", "updating")}
-        return {**parts, "rest": seconds * 1000 - sum(parts.values())}
 
 
 def slot_bytes(model: PreTrainedModel, rank: int) -> int:

@@ -12,7 +12,7 @@ import torch
 import yaml
 from configs import ROOT, changed
 from memory import seed_runs, shape_of
-from throughput import LENGTHS, SHAPES
+from shapes import LENGTHS, SHAPES
 from toys import save_toy, toy_model
 from transformers import AutoConfig, Gemma2Config, LlamaConfig, PretrainedConfig
 
