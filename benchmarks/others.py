@@ -1,0 +1,117 @@
+"""Updates a second of what people would use instead, and of the engine: all in one process, taking turns.
+
+    python benchmarks/others.py --json FILE [--shape tiny] [--updates 3] [--repeats 5]
+
+Every update is a step of REINFORCE on an adapter of rank 8, by AdamW, from as many given and sampled tokens. `rloo.py`
+says what that means for TRL, which has two answers to a prompt and no second turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+import trl
+from rloo import rloo
+from setting import Setting, random_setting
+from shapes import SHAPES
+from ways import Advance, Clock, engine, one_by_one
+
+from wireheading.policy.device import prepare_device
+
+ENGINE = {"engine, 1 slot": 1, "engine, 36 slots": 36}
+BASELINES = {"published loop": "original", "`generate` + PEFT": "generate"}
+
+
+def main() -> None:
+    """Lets all take turns, prints a table and writes the rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, required=True, help="file for the rows")
+    parser.add_argument("--shape", default="tiny", choices=SHAPES)
+    parser.add_argument("--updates", type=int, default=3, help="of each run in a turn")
+    parser.add_argument("--repeats", type=int, default=5, help="turns that count")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    device = prepare_device(arguments.threads)
+    contenders = all_of(arguments.shape, device)
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    # The first turn warms up: graphs are recorded when a step is done for the second time.
+    for turn in range(arguments.repeats + 1):
+        for name, advance in contenders.items():
+            # The others' users have no reason to ask for this.
+            torch.use_deterministic_algorithms(name in ENGINE)
+            rate = arguments.updates * ENGINE.get(name, 1) / advance(arguments.updates)
+            print(f"turn {turn}, {name}: {rate:.3g} updates/s", flush=True)
+            rates[name] += [rate] if turn else []
+    rows = [
+        {
+            "contender": name,
+            "shape": arguments.shape,
+            "updates_per_s": statistics.median(rates[name]),
+            "times": {
+                other: statistics.median(one / two for one, two in zip(rates[name], rates[other], strict=True))
+                for other in ("TRL's RLOO", *BASELINES)
+            },
+            "rates": rates[name],
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
+            "threads": torch.get_num_threads(),
+            **{package.__name__: package.__version__ for package in (torch, transformers, peft, trl)},
+        }
+        for name in contenders
+    ]
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print(table(rows))
+
+
+def all_of(shape: str, device: torch.device) -> dict[str, Advance]:
+    """The contenders, each with a model of its own, all of the same weights."""
+    clock = Clock(device)
+    contenders = {"TRL's RLOO": rloo(selfgrade(shape, 1, device, fused=False), clock)}
+    for name, baseline in BASELINES.items():
+        setting = selfgrade(shape, 1, device, fused=False)
+        rows: list[Any] = []
+        contenders[name] = checked(one_by_one(setting, [setting.study.runs()], clock, rows, baseline), rows)
+    for name, slots in ENGINE.items():
+        setting = selfgrade(shape, slots, device, fused=True)
+        rows = []
+        contenders[name] = checked(engine(setting, [setting.study.runs()], clock, rows, graphs=True), rows)
+    return contenders
+
+
+def selfgrade(shape: str, runs: int, device: torch.device, *, fused: bool) -> Setting:
+    """So many runs that sample and train both turns."""
+    return random_setting(shape, ["selfgrade"], runs, device, fused=fused)
+
+
+def checked(advance: Advance, rows: list[Any]) -> Advance:
+    """The same, which fails if a round sampled fewer tokens than it may."""
+
+    def advance_and_check(rounds: int) -> float:
+        seconds = advance(rounds)
+        assert {(len(row["response_tokens"]), len(row["grade_tokens"])) for row in rows} == {(50, 10)}
+        return seconds
+
+    return advance_and_check
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    others = list(rows[0]["times"])
+    lines = [f"| | updates/s | {' | '.join(f'× {other}' for other in others)} |", "|---" * (2 + len(others)) + "|"]
+    for row in rows:
+        times = " | ".join(f"{row['times'][other]:.3g}" for other in others)
+        lines.append(f"| {row['contender']} | {row['updates_per_s']:.3g} | {times} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""TRL's RLOO with PEFT as another way to compute updates; `pip install 'wireheading[benchmarks]'` brings TRL."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import peft
+from datasets import Dataset
+from setting import Setting
+from transformers import PrinterCallback, TrainerCallback
+from trl import RLOOConfig, RLOOTrainer
+from ways import Advance, Clock
+
+from wireheading.policy.lora import TARGETS
+
+ANSWERS = 2
+"""To a prompt: the fewest that the trainer takes, since each is the other's baseline."""
+
+
+def rloo(setting: Setting, clock: Clock) -> Advance:
+    """An update from two answers to one prompt, with as many tokens as a round of the study has.
+
+    The trainer has no second turn in which an answer is graded. Given and sampled tokens of both turns are shared out
+    between the two answers, which are sampled together: half as many decode steps as a round takes. There is no
+    reference model and no activation checkpointing, both of which the trainer has by default.
+    """
+    study, device = setting.study, setting.model.device
+    ((name, task),) = study.tasks.items()
+    given = (task.prompt_tokens + task.grading_prompt_tokens) // ANSWERS
+    limit = (task.response_tokens + task.grade_tokens) // ANSWERS
+    folder = tempfile.TemporaryDirectory()
+    config = RLOOConfig(
+        output_dir=folder.name,
+        num_generations=ANSWERS,
+        per_device_train_batch_size=ANSWERS,
+        max_completion_length=limit,
+        generation_kwargs={"min_new_tokens": limit},
+        temperature=study.temperature,
+        beta=0.0,
+        gradient_checkpointing=False,
+        learning_rate=study.optimizer.lr,
+        weight_decay=study.optimizer.weight_decay,
+        max_grad_norm=study.optimizer.clip_norm,
+        lr_scheduler_type="constant",
+        bf16=device.type == "cuda",
+        use_cpu=device.type == "cpu",
+        report_to="none",
+        logging_strategy="no",
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+
+    def reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
+        assert [len(tokens) for tokens in completion_ids] == [limit] * ANSWERS
+        return [sum(token % 2 for token in tokens) / limit for tokens in completion_ids]
+
+    ends: list[float] = []
+
+    class Ends(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(clock.now())
+
+    trainer = RLOOTrainer(
+        model=setting.model,
+        reward_funcs=reward,
+        args=config,
+        # A byte is a token.
+        train_dataset=Dataset.from_list([{"prompt": item["text"][:given]} for item in setting.data[name]]),
+        processing_class=setting.chat.tokenizer,
+        peft_config=peft.LoraConfig(r=study.lora.rank, lora_alpha=study.lora.alpha, target_modules=list(TARGETS)),
+        callbacks=[Ends()],
+    )
+    trainer.remove_callback(PrinterCallback)
+
+    def advance(rounds: int) -> float:
+        ends.clear()
+        # The first is left out, in which the trainer also sets itself up.
+        trainer.args.max_steps = rounds + 1
+        trainer.train()
+        return ends[-1] - ends[0]
+
+    return advance
