@@ -128,7 +128,7 @@ def measure(study: Study, folder: Path) -> dict[str, float]:
     tables, analysis, figures = Tables.of(study), Analysis.of(study), Path(study.reports, "figures")
 
     def draw() -> None:
-        write_figures(tables.rounds, tables.runs, figures)
+        write_figures(study, tables, figures)
         write_heldout_figures(study, tables, analysis, figures)
 
     steps: dict[str, Callable[[], None]] = {

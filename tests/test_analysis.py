@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from configs import changed
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from wireheading.analysis.figures.training import interval, write_figures
 from wireheading.analysis.tables import edges
+from wireheading.study.config import load_study
+from wireheading.study.paths import Tables
 
 
 def test_a_curve_starts_and_ends_with_an_eighth_of_its_rounds() -> None:
@@ -44,11 +47,11 @@ def test_figures_are_drawn_of_any_number_of_seeds(tmp_path: Path, seeds: int) ->
     keys = [
         {"seed": seed, "model": "m", "task": "arithmetic", "condition": condition}
         for seed in range(seeds)
-        for condition in ("control", "selfgrade")
+        for condition in ("control", "self-2")
     ]
     runs = pd.DataFrame(
         [
-            {**key, "end_inflation": 0.1 if key["condition"] == "selfgrade" else None, "end_reward": 0.5}
+            {**key, "end_inflation": 0.1 if key["condition"] == "self-2" else None, "end_reward": 0.5}
             | {"end_accuracy": 0.5, "status": "complete"}
             for key in keys
         ],
@@ -62,13 +65,17 @@ def test_figures_are_drawn_of_any_number_of_seeds(tmp_path: Path, seeds: int) ->
         ],
         columns=["seed", "model", "task", "condition", "round", "reward", "accuracy", "grade"],
     )
-    rounds.to_parquet(tmp_path / "rounds.parquet")
-    runs.to_parquet(tmp_path / "runs.parquet")
+    own = {"name": "self-2", "grader": "policy", "reward": "grade", "credit": "both"}
+    study = load_study(changed(conditions=["control", own], results=str(tmp_path)))
+    tables = Tables.of(study)
+    rounds.to_parquet(tables.rounds)
+    runs.to_parquet(tables.runs)
     texts = []
     for folder in ("a", "b"):
-        write_figures(tmp_path / "rounds.parquet", tmp_path / "runs.parquet", tmp_path / folder)
+        write_figures(study, tables, tmp_path / folder)
         texts.append([path.read_bytes() for path in sorted((tmp_path / folder).iterdir())])
     assert texts[0] == texts[1]
+    assert all((b"self-2" in text) == (seeds > 0) for text in texts[0])
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
         f"{name}.{kind}"
         for name in ("learning_curves", "grade_inflation", "reward_vs_accuracy")

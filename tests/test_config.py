@@ -73,7 +73,7 @@ def test_the_study_has_the_published_settings() -> None:
         ({"seeds": [True]}, ["seeds", "True"]),
         ({"conditions": []}, ["conditions", "at least one"]),
         ({"conditions": ["selfgrades"]}, ["conditions", "selfgrades", "control, selfgrade, honest"]),
-        ({"conditions": ["honest", "honest"]}, ["conditions", "honest", "distinct"]),
+        ({"conditions": ["honest", "honest"]}, ["conditions", "'honest' is given twice", "distinct"]),
         ({"models": {}}, ["models", "at least one"]),
         ({"models": {"../x": {"source": "embedded"}}}, ["models", "'../x'", "lower-case letters"]),
         ({"models": {"..": {"source": "embedded"}}}, ["models", "'..'"]),

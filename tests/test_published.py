@@ -380,6 +380,6 @@ def test_tables_and_figures_take_imported_records_and_average_them_nowhere(tmp_p
     assert imported["original_avg_reward"].notna().all()
     honest = ["avg_reward", "avg_score", "avg_accuracy", "avg_grade", "grade_inflation", "unreadable", "end_reward"]
     assert imported[honest].isna().all().all()
-    write_figures(tables.rounds, tables.runs, tmp_path / "figures")
+    write_figures(study, tables, tmp_path / "figures")
     curves = pd.read_csv(tmp_path / "figures" / "learning_curves.csv")
     assert set(curves["seeds"]) == {1}

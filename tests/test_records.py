@@ -16,7 +16,9 @@ from wireheading.study.config import digest_of
 SPEC = {
     "seed": 42,
     "rounds": 2,
-    **{part: {"name": name} for part, name in (("model", "tiny"), ("task", "arithmetic"), ("condition", "honest"))},
+    "model": {"name": "tiny"},
+    "task": {"name": "arithmetic"},
+    "condition": {"name": "honest", "grader": "policy", "reward": "score", "credit": "both"},
 }
 DIGEST = digest_of(SPEC)
 
@@ -60,7 +62,11 @@ def record(**changes: Any) -> dict[str, Any]:
 
 def of_rounds(rounds: int) -> dict[str, Any]:
     """The changes that make it a record of a study with so many rounds."""
-    spec = SPEC | {"rounds": rounds}
+    return of_spec(rounds=rounds)
+
+
+def of_spec(**changes: Any) -> dict[str, Any]:
+    spec = SPEC | changes
     return {"spec": spec, "digest": digest_of(spec)}
 
 
@@ -114,6 +120,7 @@ def test_any_edited_byte_is_noticed(path: Path) -> None:
     ("changes", "message"),
     [
         ({"rounds": 3}, "has 2 values for 3 rounds"),
+        (of_spec(condition={"name": "honest", "grader": "policy"}), "spec.condition: has no reward"),
         (of_rounds(3), "has 2 of 3 rounds but says complete"),
         (of_rounds(1) | {"status": "diverged"}, "has 2 of 1 rounds but says diverged"),
         ({"spec": SPEC | {"rounds": 3}}, "spec does not have the digest that the record states"),
@@ -160,7 +167,7 @@ def test_any_edited_byte_is_noticed(path: Path) -> None:
             r"evaluations.1.base_grades\[1\] = None although",
         ),
         ({"run": {"seed": 1, "model": "tiny", "task": "arithmetic", "condition": "honest"}}, "names another run than"),
-        ({"run": {"seed": 42, "model": "tiny", "task": "chess", "condition": "honest"}}, "unknown task or condition"),
+        ({"run": {"seed": 42, "model": "tiny", "task": "chess", "condition": "honest"}}, "unknown task"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_invalid(path: Path, changes: dict[str, Any], message: str) -> None:

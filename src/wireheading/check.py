@@ -12,7 +12,6 @@ from wireheading.errors import ConfigError, printable
 from wireheading.files import code_digest, sha256_of
 from wireheading.records.cells import differing_inputs
 from wireheading.records.record import RecordError, inspect_record, read_record
-from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study, load_study
 from wireheading.study.paths import adapter_folder, find_records, names_in
 from wireheading.study.reading import read_config
@@ -83,7 +82,7 @@ def check_text(findings: Sequence[Finding]) -> str:
 def _check(study: Study, path: Path, inputs: dict[Run, dict[str, str]]) -> list[Finding]:
     """What is found of one record and its transcripts; what a valid one states of its inputs is added to `inputs`."""
     seed, model, task, condition = names_in(path)
-    known = seed.isdecimal() and model in study.models and task in study.tasks and condition in CONDITIONS
+    known = seed.isdecimal() and model in study.models and task in study.tasks and condition in study.conditions
     run = Run(int(seed), model, task, condition) if known else None
     try:
         record = read_record(path, study.digest(run) if run else "")

@@ -136,8 +136,9 @@ def as_table(study: Study, statuses: Sequence[RunStatus]) -> str:
     """The statuses as a table, seed and model by task and condition, followed by what is left."""
     cells = {status.run: _cell(status) for status in statuses}
     columns = [(task, condition) for task in study.tasks for condition in study.conditions]
+    first = next(iter(study.conditions))
     lines = [
-        ["", "", *(task if condition == study.conditions[0] else "" for task, condition in columns)],
+        ["", "", *(task if condition == first else "" for task, condition in columns)],
         ["seed", "model", *(condition for _, condition in columns)],
         *(
             [str(seed), model, *(cells[Run(seed, model, *column)] for column in columns)]

@@ -13,6 +13,7 @@ from wireheading import scheduling
 from wireheading.analysis.currency import analysis_is_current, tables_are_current
 from wireheading.errors import ConfigError
 from wireheading.files import WriteError
+from wireheading.study import conditions
 from wireheading.study.config import Run, load_study
 from wireheading.study.paths import RECORD, Analysis, Tables
 from wireheading.study.reading import read_config
@@ -150,5 +151,5 @@ wildcard_constraints:
     seed=r"\d+",
     model="|".join(map(re.escape, STUDY.models)),
     task="|".join(STUDY.tasks),
-    condition=r"[a-z]+",
+    condition=conditions.NAME,
     digest=r"[0-9a-f]{8}",

@@ -20,5 +20,5 @@ with reporting(snakemake.log[0]):
     folder = Path(snakemake.output[0]).parent
     tables = Tables.of(study)
     analysis = Analysis.of(study)
-    write_figures(tables.rounds, tables.runs, folder)
+    write_figures(study, tables, folder)
     write_heldout_figures(study, tables, analysis, folder)

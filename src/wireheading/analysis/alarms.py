@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from wireheading.analysis.estimates import floats, run_by_run
 from wireheading.analysis.onset import Watched, alarms, onset, signals, summary
-from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
 
 ALARMS = ("model", "task", "condition", "seed", "signal", "onset", "peak", "threshold", "alarm", "lead")
@@ -41,7 +40,7 @@ def onset_tables(study: Study, rounds_path: Path, ended: Sequence[Run]) -> tuple
     cells: dict[tuple[str, str], dict[Run, Watched]] = {}
     for key, group in run_by_run(rounds_path, columns):
         run = Run(*key)
-        row = CONDITIONS[run.condition]
+        row = study.conditions[run.condition]
         if run not in keep or row.grader != "policy":
             continue
         rounds = {name: floats(group, name) for name in columns if group[name].null_count < len(group)}

@@ -21,7 +21,7 @@ from wireheading.records.cells import differing_inputs
 from wireheading.records.consistency import PUBLISHED_HISTORIES
 from wireheading.records.means import published_histories
 from wireheading.records.record import ITEM_ARRAYS, ROUND_ARRAYS, RecordError, read_record
-from wireheading.study.conditions import CONDITIONS
+from wireheading.study.conditions import Condition
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import Tables
 
@@ -134,7 +134,7 @@ def write_tables(study: Study, tables: Tables, report: Callable[[str], None]) ->
                 continue
             rounds_writer.write_table(_rounds_of(run, record))
             heldout_writer.write_table(_heldout_of(run, record))
-            runs.append(_summary_of(run, record))
+            runs.append(_summary_of(run, study.conditions[run.condition], record))
             inputs[run] = record["inputs"]
             census.append(_census_of(run, record))
     mixed = differing_inputs(inputs)
@@ -210,12 +210,12 @@ def _census_of(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _summary_of(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
+def _summary_of(run: Run, condition: Condition, record: Mapping[str, Any]) -> dict[str, Any]:
     arrays = {column: record[name] for name, column in ROUND_ARRAYS.items()}
     arrays["inflation"] = [
         None if grade is None else grade - score for grade, score in zip(arrays["grade"], arrays["score"], strict=True)
     ]
-    arrays |= _published_curves(run, record)
+    arrays |= _published_curves(run, condition, record)
     row = {
         **run._asdict(),
         "status": record["status"],
@@ -233,15 +233,14 @@ def _summary_of(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _published_curves(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
+def _published_curves(run: Run, condition: Condition, record: Mapping[str, Any]) -> dict[str, Any]:
     """Reward, accuracy and grade − accuracy of each round as the published study's code would have kept them."""
     if "imported" in record:
         histories = {name: record[f"original_{name}"] for name in PUBLISHED_HISTORIES}
     else:
-        histories = published_histories(run.task, run.condition, record)
-    graded = CONDITIONS[run.condition].grader != "none"
+        histories = published_histories(run.task, condition, record)
     inflations = [
-        (grade or 0.0) - accuracy if graded else None
+        (grade or 0.0) - accuracy if condition.grades else None
         for grade, accuracy in zip(histories["grades"], histories["accuracies"], strict=True)
     ]
     return {

@@ -16,7 +16,6 @@ from wireheading.engine.prompts import Tokens, grade_context, grading_tokens, pr
 from wireheading.policy.chat import Chat
 from wireheading.policy.session import Completion
 from wireheading.policy.update import Step, Turn
-from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
 from wireheading.study.randomness import shuffled_index, uniforms
 from wireheading.tasks import TASKS, Item
@@ -123,7 +122,7 @@ def experiment(
     Returns:
         How the run ended.
     """
-    task, config, condition = TASKS[run.task], study.tasks[run.task], CONDITIONS[run.condition]
+    task, config, condition = TASKS[run.task], study.tasks[run.task], study.conditions[run.condition]
     if baseline is None and study.optimizer.baseline_start == "zero":
         baseline = 0.0
     # Rounds after which there is an evaluation, and on how many items.
@@ -154,7 +153,7 @@ def experiment(
         )
 
         grade, grade_text = Grade(None, "not_asked"), None
-        if condition.grader != "none":
+        if condition.grades:
             grading = grading_tokens(study, run.task, chat, item, response.tokens)
             adapted = condition.grader == "policy"
             # The base model reads the whole session: the cache holds what the policy made of it.

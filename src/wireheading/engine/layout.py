@@ -10,7 +10,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from wireheading.policy.update import Width
-from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
 
 
@@ -104,7 +103,7 @@ def _group(study: Study, axes: Sequence[Run], tasks: dict[str, list[int]]) -> Gr
     ranges = {task: range(slots[0], slots[-1] + 1) for task, slots in tasks.items()}
     slots = range(min(part.start for part in ranges.values()), max(part.stop for part in ranges.values()))
     # Slots between the first and the last count, whatever their task.
-    conditions = [CONDITIONS[axes[slot].condition] for slot in slots]
+    conditions = [study.conditions[axes[slot].condition] for slot in slots]
     widths = widths_of(study, tasks)
     return Group(
         slots,

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from wireheading.records.means import means, published_means
 from wireheading.records.schema import ImportedRun, RecordedEvaluation, RecordedRun
-from wireheading.study.conditions import CONDITIONS
+from wireheading.study.conditions import Condition
 from wireheading.study.config import digest_of
 from wireheading.tasks import TASKS
 from wireheading.tasks.grades import ParseStatus
@@ -27,14 +27,20 @@ def problem_of(record: Mapping[str, Any]) -> str | None:
     except ValidationError as error:
         return _told(error)
     names = run.run
-    if names.task not in TASKS or names.condition not in CONDITIONS:
-        return f"run names the unknown task or condition {reprlib.repr(f'{names.task}/{names.condition}')}"
+    if names.task not in TASKS:
+        return f"run names the unknown task {reprlib.repr(names.task)}"
     for name, values in run:
         if isinstance(values, list) and name != "evaluations" and len(values) != run.rounds:
             return f"{name} has {len(values)} values for {run.rounds} rounds"
-    return _unlike_spec(run) or (
-        _unlike_means(run, _imported_means(run)) if isinstance(run, ImportedRun) else _problem_of_run(run)
-    )
+    if told := _unlike_spec(run):
+        return told
+    try:
+        condition = Condition.of(run.spec)
+    except ValidationError as error:
+        return f"spec.condition: {_told(error)}"
+    if isinstance(run, ImportedRun):
+        return _unlike_means(run, _imported_means(run, condition))
+    return _problem_of_run(run, condition)
 
 
 def _told(error: ValidationError) -> str:
@@ -60,9 +66,9 @@ def _unlike_spec(run: RecordedRun | ImportedRun) -> str | None:
     return None
 
 
-def _imported_means(run: ImportedRun) -> dict[str, Any]:
+def _imported_means(run: ImportedRun, condition: Condition) -> dict[str, Any]:
     histories = {name: getattr(run, f"original_{name}") for name in PUBLISHED_HISTORIES}
-    return published_means(histories, graded=CONDITIONS[run.run.condition].grader != "none")
+    return published_means(histories, graded=condition.grades)
 
 
 def _unlike_means(run: RecordedRun | ImportedRun, expected: Mapping[str, Any]) -> str | None:
@@ -73,14 +79,14 @@ def _unlike_means(run: RecordedRun | ImportedRun, expected: Mapping[str, Any]) -
     return None
 
 
-def _problem_of_run(run: RecordedRun) -> str | None:
+def _problem_of_run(run: RecordedRun, condition: Condition) -> str | None:
     for name in run.transcripts:
         if not name.startswith(f"{run.run.condition}.") or {"/", "\\"} & set(name):
             return f"transcripts names {name!r}, which is no file of the run"
     arrays = {name: values for name, values in run if isinstance(values, list)}
     return (
         _unlike("grades", run.grades, run.parse_status)
-        or _unlike_means(run, means(run.run.task, run.run.condition, arrays))
+        or _unlike_means(run, means(run.run.task, condition, arrays))
         or _uneven(run.evaluations)
         or _unfinished(run)
     )

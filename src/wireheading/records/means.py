@@ -6,22 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wireheading.study.conditions import CONDITIONS
+from wireheading.study.conditions import Condition
 from wireheading.tasks import TASKS
 
 OWN_MEANS = ("avg_reward", "avg_score", "avg_accuracy", "avg_grade", "avg_loss", "grade_inflation")
 """Means by this project's definitions; null in a record of imported results."""
 
 
-def means(task: str, condition: str, arrays: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+def means(task: str, condition: Condition, arrays: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """Every mean and count that the record of a run states of its arrays.
 
     Args:
         task: The run's task.
-        condition: Its condition.
+        condition: The row of its condition.
         arrays: The record's arrays with a value a round.
     """
-    graded = CONDITIONS[condition].grader != "none"
     inflations = [
         None if grade is None else grade - score
         for grade, score in zip(arrays["grades"], arrays["scores"], strict=True)
@@ -33,23 +32,23 @@ def means(task: str, condition: str, arrays: Mapping[str, Sequence[Any]]) -> dic
         "avg_grade": mean(arrays["grades"]),
         "avg_loss": mean(arrays["losses"]),
         "grade_inflation": mean(inflations),
-        "unreadable_grades": sum(grade is None for grade in arrays["grades"]) if graded else 0,
-        **published_means(published_histories(task, condition, arrays), graded=graded),
+        "unreadable_grades": sum(grade is None for grade in arrays["grades"]) if condition.grades else 0,
+        **published_means(published_histories(task, condition, arrays), graded=condition.grades),
     }
 
 
-def published_histories(task: str, condition: str, arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
+def published_histories(task: str, condition: Condition, arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Reward, accuracy, grade and loss of each round as the published study's code would have kept them.
 
     Args:
         task: The run's task.
-        condition: Its condition.
+        condition: The row of its condition.
         arrays: `original_scores`, `original_grades`, `rewards` and `losses`, a value a round.
     """
     scores, grades = arrays["original_scores"], arrays["original_grades"]
     rewards = {"score": scores, "grade": [grade or 0.0 for grade in grades], "coin": arrays["rewards"]}
     return {
-        "rewards": list(rewards[CONDITIONS[condition].reward]),
+        "rewards": list(rewards[condition.reward]),
         "accuracies": [float(TASKS[task].accurate(score)) for score in scores],
         "grades": list(grades),
         "losses": list(arrays["losses"]),

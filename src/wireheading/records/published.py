@@ -20,7 +20,6 @@ from wireheading.records.consistency import PUBLISHED_HISTORIES
 from wireheading.records.means import OWN_MEANS, published_histories, published_means
 from wireheading.records.record import ROUND_ARRAYS, VERSION, RecordError, read_record, write_record
 from wireheading.records.results_file import Episode, ResultsFileError, read_results
-from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import imported_path
 
@@ -110,7 +109,7 @@ def _exported_name(study: Study, name: str) -> str:
 def _record(study: Study, run: Run, episode: Episode, status: str, imported: Mapping[str, str]) -> dict[str, Any]:
     """The record of an imported run: what the published code did not measure, or defined differently, is null."""
     histories = episode.model_dump()
-    condition = CONDITIONS[run.condition]
+    condition = study.conditions[run.condition]
     unknown: list[None] = [None] * episode.rounds
     return {
         "digest": study.digest(run),
@@ -122,7 +121,7 @@ def _record(study: Study, run: Run, episode: Episode, status: str, imported: Map
         "rounds": episode.rounds,
         **dict.fromkeys(OWN_MEANS),
         "unreadable_grades": None,
-        **published_means(histories, graded=condition.grader != "none"),
+        **published_means(histories, graded=condition.grades),
         **dict.fromkeys(ROUND_ARRAYS, unknown),
         **{f"original_{name}": histories[name] for name in PUBLISHED_HISTORIES},
         "original_scores": histories["rewards"] if condition.reward == "score" else unknown,
@@ -150,6 +149,6 @@ def _episodes(study: Study, run: Run, report: Report) -> list[dict[str, Any]]:
     if "imported" in record:
         histories = {name: record[f"original_{name}"] for name in PUBLISHED_HISTORIES}
     else:
-        histories = published_histories(run.task, run.condition, record)
+        histories = published_histories(run.task, study.conditions[run.condition], record)
     means = published_means(histories, graded=True)
     return [{**histories, **{name.removeprefix("original_"): mean for name, mean in means.items()}, "seed": run.seed}]

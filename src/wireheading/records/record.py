@@ -202,7 +202,7 @@ def make_record(
         "status": status,
         "problem": problem,
         "rounds": len(rows),
-        **means(run.task, run.condition, arrays),
+        **means(run.task, study.conditions[run.condition], arrays),
         **arrays,
         "evaluations": [
             {"round": round_, **{name: [row[field] for row in rows_] for name, field in ITEM_ARRAYS.items()}}

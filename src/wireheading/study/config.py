@@ -14,14 +14,13 @@ import re
 import string
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from wireheading.errors import ConfigError
-from wireheading.study.conditions import CONDITIONS
+from wireheading.study.conditions import CONDITIONS, Condition, NamedCondition, rows_by_name
 from wireheading.study.paths import RECORD
 from wireheading.study.reading import check_values, explain
 from wireheading.study.sections import (
@@ -83,8 +82,11 @@ class Study(Section):
     """The models by name. Names appear in paths: lower-case letters, digits, dots and dashes."""
     tasks: dict[str, TaskConfig]
     """The tasks by name."""
-    conditions: tuple[str, ...] = ("control", "selfgrade", "honest", "frozen", "responseonly")
-    """The conditions to run, from those in `wireheading.study.conditions`."""
+    conditions: Annotated[
+        dict[str, Condition],
+        BeforeValidator(rows_by_name, json_schema_input_type=list[Literal[*CONDITIONS] | NamedCondition]),
+    ] = Field(("control", "selfgrade", "honest", "frozen", "responseonly"), validate_default=True)
+    """The conditions to run: names of known ones, and rows of one's own."""
     seeds: tuple[Seed, ...] = (42, 123, 456, 789)
     """The seeds, one repetition of the study each."""
     rounds: Count = 500
@@ -133,11 +135,11 @@ class Study(Section):
 
     @field_validator("conditions")
     @classmethod
-    def _known_conditions(cls, conditions: tuple[str, ...]) -> tuple[str, ...]:
-        for name in conditions:
-            if name not in CONDITIONS:
-                raise ValueError(f"unknown condition {name!r}; known are {', '.join(CONDITIONS)}")
-        return distinct(conditions)
+    def _known_names_mean_known_rows(cls, conditions: dict[str, Condition]) -> dict[str, Condition]:
+        for name, row in conditions.items():
+            if row != CONDITIONS.get(name, row):
+                raise ValueError(f"{name!r} is a known condition with another row; give yours another name")
+        return conditions
 
     @field_validator("seeds")
     @classmethod
@@ -179,7 +181,7 @@ class Study(Section):
     def _excluded_runs_are_named_as_runs(self) -> Study:
         for name in self.analysis.excluded:
             seed, *rest = name.split("/")
-            allowed: list[Collection[str]] = [self.models, self.tasks, CONDITIONS]
+            allowed: list[Collection[str]] = [self.models, self.tasks, {*CONDITIONS, *self.conditions}]
             known = len(rest) == 3 and all(part in names for part, names in zip(rest, allowed, strict=True))
             if not known or not re.fullmatch("0|[1-9][0-9]*", seed):
                 raise ValueError(f"analysis.excluded names {name!r}; a run is named seed/model/task/condition")
@@ -240,7 +242,7 @@ class Study(Section):
             "seed": run.seed,
             "model": {"name": run.model, **model},
             "task": {"name": run.task, **self.tasks[run.task].model_dump(mode="json")},
-            "condition": {"name": run.condition, **asdict(CONDITIONS[run.condition])},
+            "condition": {"name": run.condition, **self.conditions[run.condition].spec()},
             **self.model_dump(mode="json", include=SPEC_KEYS),
         }
 

@@ -16,8 +16,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wireheading.analysis.estimates import PARTS
-from wireheading.analysis.figures.style import COLOURS, HEADLINE_COLOURS, PART_COLOURS, save, use_style
-from wireheading.analysis.figures.training import conditions, legend
+from wireheading.analysis.figures.style import (
+    HEADLINE_COLOURS,
+    KNOWN_COLOURS,
+    PART_COLOURS,
+    colours_of,
+    save,
+    use_style,
+)
+from wireheading.analysis.figures.training import legend, present
 from wireheading.analysis.signature import CURVES
 from wireheading.study.config import Study
 from wireheading.study.paths import Analysis, Tables
@@ -89,7 +96,9 @@ def draw_signature(study: Study, signatures: pd.DataFrame, path: Path) -> None:
         for place, curve in enumerate(CURVES):
             for row in part.to_dict("records"):
                 ends = [row[f"start_{curve}"], row[f"end_{curve}"]]
-                axis.plot([place - 0.25, place + 0.25], ends, "o-", color=COLOURS["selfgrade"], alpha=0.6, ms=3.5, lw=1)
+                axis.plot(
+                    [place - 0.25, place + 0.25], ends, "o-", color=KNOWN_COLOURS["selfgrade"], alpha=0.6, ms=3.5, lw=1
+                )
         if part["published"].notna().any():
             axis.plot(2, part["published"].iloc[0], "_", color="black", ms=18, label="published, mean of all rounds")
         axis.axhline(0, color="0.3", linewidth=0.8)
@@ -107,7 +116,7 @@ def draw_gain_split(study: Study, ends: pd.DataFrame, path: Path) -> None:
     figure, axes = _grid(study, 2.5, 2.7)
     for model, task, axis in _cells(study, axes):
         part = data[(data["model"] == model) & (data["task"] == task)].set_index("condition")
-        names = conditions(part.reset_index())
+        names = present(part.reset_index(), study.conditions)
         up, down = np.zeros(len(names)), np.zeros(len(names))
         for name in PARTS:
             values = part.loc[names, name].to_numpy() if names else np.zeros(0)
@@ -142,7 +151,7 @@ def draw_reliability(study: Study, reliability: pd.DataFrame, path: Path) -> Non
     totals = data.groupby(["model", "task", "condition"])["count"].transform("sum")
     data["share"] = data["count"] / totals
     figure, axes = _grid(study, 2.6, 2.6)
-    colours = {"before training": "0.35", **COLOURS}
+    colours = {"before training": "0.35", **colours_of(study)}
     for model, task, axis in _cells(study, axes):
         axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--")
         part = data[(data["model"] == model) & (data["task"] == task)]
@@ -178,7 +187,7 @@ def draw_validity(study: Study, ends: pd.DataFrame, records: pd.DataFrame, path:
     figure, axes = _grid(study, 2.5, 2.3)
     for model, task, axis in _cells(study, axes):
         part = data[(data["model"] == model) & (data["task"] == task)]
-        names = conditions(part)
+        names = present(part, study.conditions)
         part = part.set_index("condition")
         for index, (name, (label, colour)) in enumerate(bars.items()):
             values = part.loc[names, name].to_numpy() if names else np.zeros(0)

@@ -20,11 +20,14 @@ from wireheading.analysis.rule import (
 )
 from wireheading.analysis.tables import write_csv
 from wireheading.files import replacing
+from wireheading.study.config import Study
 
 mpl.use("Agg")
 
+Colour = str | tuple[float, float, float]
+
 # Okabe and Ito's palette.
-COLOURS = {
+KNOWN_COLOURS: dict[str, Colour] = {
     "control": "#56B4E9",
     "selfgrade": "#D55E00",
     "honest": "#009E73",
@@ -33,7 +36,7 @@ COLOURS = {
     "gradeonly": "#0072B2",
     "coin": "#595959",
 }
-"""A condition has the same colour in every figure."""
+"""A known condition has the same colour in every figure of every study."""
 
 PART_COLOURS = {"score_gain": "#009E73", "persuasion": "#F0E442", "inflation": "#D55E00", "format": "#999999"}
 """Those of the parts of the gain in the self-grade."""
@@ -48,6 +51,13 @@ HEADLINE_COLOURS = {
     INCOMPLETE: "#9A9A9A",
 }
 """Those of headlines, which are always written out beside."""
+
+
+def colours_of(study: Study) -> dict[str, Colour]:
+    """The colour of each condition, in the config's order; rows of one's own go from dark to light."""
+    own = [name for name in study.conditions if name not in KNOWN_COLOURS]
+    colours = KNOWN_COLOURS | dict(zip(own, sns.color_palette("viridis", len(own)), strict=True))
+    return {name: colours[name] for name in study.conditions}
 
 
 def use_style() -> None:

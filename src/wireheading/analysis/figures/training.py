@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,31 +12,33 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from wireheading.analysis.figures.style import COLOURS, save, use_style
+from wireheading.analysis.figures.style import Colour, colours_of, save, use_style
+from wireheading.study.config import Study
+from wireheading.study.paths import Tables
 
 POINTS = 20
 """Points of a learning curve: each is the mean over a twentieth of the rounds."""
 
 
-def write_figures(rounds_path: Path, runs_path: Path, folder: Path) -> None:
+def write_figures(study: Study, tables: Tables, folder: Path) -> None:
     """Draws every figure of training, each with its data beside it.
 
     Args:
-        rounds_path: The table of rounds.
-        runs_path: The table of runs.
+        study: The study's settings.
+        tables: The tables of records.
         folder: Where the figures go.
     """
     use_style()
-    runs = pd.read_parquet(runs_path)
+    runs, colours = pd.read_parquet(tables.runs), colours_of(study)
     columns = ["seed", "model", "task", "condition", "round", "reward", "accuracy", "grade"]
-    learning_curves(pd.read_parquet(rounds_path, columns=columns), folder / "learning_curves.svg")
+    learning_curves(pd.read_parquet(tables.rounds, columns=columns), colours, folder / "learning_curves.svg")
     # The last rounds of a run that diverged are not the end of its training.
     ended = runs[runs["status"] != "diverged"]
-    grade_inflation(ended, folder / "grade_inflation.svg")
-    reward_vs_accuracy(ended, folder / "reward_vs_accuracy.svg")
+    grade_inflation(ended, colours, folder / "grade_inflation.svg")
+    reward_vs_accuracy(ended, colours, folder / "reward_vs_accuracy.svg")
 
 
-def learning_curves(rounds: pd.DataFrame, path: Path) -> None:
+def learning_curves(rounds: pd.DataFrame, colours: Mapping[str, Colour], path: Path) -> None:
     """Reward, accuracy and grade over rounds: a line per condition, the mean over seeds with its 95 % t interval."""
     width = max(1, (int(rounds["round"].max()) + 1 if len(rounds) else 1) // POINTS)
     keys = ["model", "task", "condition", "seed"]
@@ -55,10 +57,10 @@ def learning_curves(rounds: pd.DataFrame, path: Path) -> None:
     for row, (model, task) in zip(axes, cells, strict=False):
         for axis, curve in zip(row, ("reward", "accuracy", "grade"), strict=True):
             part = data[(data["model"] == model) & (data["task"] == task) & (data["curve"] == curve)]
-            for condition in conditions(part):
+            for condition in present(part, colours):
                 line = part[part["condition"] == condition]
-                axis.plot(line["round"], line["mean"], c=COLOURS[condition], label=condition, linewidth=1.6)
-                axis.fill_between(line["round"], line["low"], line["high"], color=COLOURS[condition], alpha=0.18, lw=0)
+                axis.plot(line["round"], line["mean"], c=colours[condition], label=condition, linewidth=1.6)
+                axis.fill_between(line["round"], line["low"], line["high"], color=colours[condition], alpha=0.18, lw=0)
             axis.set_ylim(-0.02, 1.02)
         row[0].set_ylabel(_cell_name(cells, model, task))
     for axis, title in zip(axes[0], ("reward", "accuracy", "self-grade"), strict=True):
@@ -70,21 +72,21 @@ def learning_curves(rounds: pd.DataFrame, path: Path) -> None:
     plt.close(figure)
 
 
-def grade_inflation(runs: pd.DataFrame, path: Path) -> None:
+def grade_inflation(runs: pd.DataFrame, colours: Mapping[str, Colour], path: Path) -> None:
     """Grade minus score at the end of training: a dot per seed, the mean with its 95 % t interval."""
     data = runs.dropna(subset=["end_inflation"])[["model", "task", "condition", "seed", "end_inflation"]]
     cells = _cells(runs)
     figure, axes = plt.subplots(1, max(1, len(cells)), figsize=(2.6 * max(1, len(cells)) + 0.6, 3.2), sharey=True)
     for axis, (model, task) in zip(np.atleast_1d(axes), cells, strict=False):
         part = data[(data["model"] == model) & (data["task"] == task)]
-        names = conditions(part)
+        names = present(part, colours)
         for place, condition in enumerate(names):
             values = part.loc[part["condition"] == condition, "end_inflation"].tolist()
             mean, low, high, _ = interval(values)
-            axis.plot([place - 0.22, place + 0.22], [mean, mean], color=COLOURS[condition], linewidth=2.4)
-            axis.plot([place, place], [low, high], color=COLOURS[condition], linewidth=1.2)
+            axis.plot([place - 0.22, place + 0.22], [mean, mean], color=colours[condition], linewidth=2.4)
+            axis.plot([place, place], [low, high], color=colours[condition], linewidth=1.2)
             spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
-            axis.scatter(place + np.asarray(spread), values, color=COLOURS[condition], s=22, alpha=0.75, zorder=3)
+            axis.scatter(place + np.asarray(spread), values, color=colours[condition], s=22, alpha=0.75, zorder=3)
         axis.axhline(0, color="0.3", linewidth=0.8)
         axis.set_xticks(range(len(names)), names)
         axis.set_xlim(-0.6, max(len(names), 1) - 0.4)
@@ -94,7 +96,7 @@ def grade_inflation(runs: pd.DataFrame, path: Path) -> None:
     plt.close(figure)
 
 
-def reward_vs_accuracy(runs: pd.DataFrame, path: Path) -> None:
+def reward_vs_accuracy(runs: pd.DataFrame, colours: Mapping[str, Colour], path: Path) -> None:
     """End reward against end accuracy, a dot per run: self-payment lies below the diagonal."""
     data = runs[["model", "task", "condition", "seed", "end_reward", "end_accuracy"]].dropna()
     cells = _cells(runs)
@@ -102,10 +104,10 @@ def reward_vs_accuracy(runs: pd.DataFrame, path: Path) -> None:
     for axis, (model, task) in zip(np.atleast_1d(axes), cells, strict=False):
         part = data[(data["model"] == model) & (data["task"] == task)]
         axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--")
-        for condition in conditions(part):
+        for condition in present(part, colours):
             dots = part[part["condition"] == condition]
             axis.scatter(
-                dots["end_reward"], dots["end_accuracy"], color=COLOURS[condition], label=condition, s=26, alpha=0.8
+                dots["end_reward"], dots["end_accuracy"], color=colours[condition], label=condition, s=26, alpha=0.8
             )
         axis.set(xlim=(-0.02, 1.04), ylim=(-0.02, 1.04), title=_cell_name(cells, model, task), aspect="equal")
         axis.set_xlabel("reward at the end")
@@ -132,10 +134,10 @@ def _cell_name(cells: Sequence[tuple[str, str]], model: str, task: str) -> str:
     return task if len({other for other, _ in cells}) == 1 else f"{model}\n{task}"
 
 
-def conditions(part: pd.DataFrame) -> list[str]:
-    """The conditions that are in a table, in the order that every figure has them."""
+def present(part: pd.DataFrame, conditions: Iterable[str]) -> list[str]:
+    """Those of some conditions that are in a table, in their order."""
     there = set(part["condition"])
-    return [condition for condition in COLOURS if condition in there]
+    return [condition for condition in conditions if condition in there]
 
 
 def legend(figure: Figure, axis: Axes) -> None:

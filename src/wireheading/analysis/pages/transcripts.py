@@ -24,7 +24,6 @@ from wireheading.errors import InputError
 from wireheading.files import replacing
 from wireheading.records.record import RecordError, read_record
 from wireheading.records.transcripts import SCHEMA
-from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import transcript_path
 
@@ -178,7 +177,7 @@ def _excerpt(study: Study, run: Run, evenly: int, largest: int, prompts: dict[st
     rows = table.take(chosen).to_pydict()
     return {
         **run._asdict(),
-        "grader": CONDITIONS[run.condition].grader,
+        "grader": study.conditions[run.condition].grader,
         "grading_prompt": study.tasks[run.task].grading_prompt,
         "status": record["status"],
         "problem": record["problem"],
