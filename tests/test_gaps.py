@@ -20,7 +20,9 @@ from wireheading.study.config import Run, load_study
 
 pytestmark = pytest.mark.slow
 
-ONLY_123 = re.search(r"^snakemake .*'seeds=\[123\]'", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+ONLY_123 = re.search(
+    r"^snakemake .*'only={seeds: \[123\]}'", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+)
 
 
 def command(folder: Path, *arguments: str) -> str:

@@ -180,13 +180,19 @@ def test_items_that_were_edited_stop_the_job_and_cost_no_record(workplace: Workp
     assert "11 valid, 1 missing, 0 stale, 0 corrupt" in workplace.snakemake("-n")
 
 
-def test_tables_of_other_runs_are_redone(workplace: Workplace) -> None:
-    workplace.snakemake("--config", "seeds=[42]")
-    assert len(pd.read_csv(workplace.folder / "results" / "records.csv")) == 6
-    verdicts = pd.read_csv(workplace.folder / "reports" / "verdicts.csv")
-    assert set(verdicts["verdict"]) == {"inconclusive"}
-    workplace.snakemake()
-    assert len(pd.read_csv(workplace.folder / "results" / "records.csv")) == 12
+@pytest.mark.parametrize("chosen", ["seeds=[42]", "only={seeds: [42]}"])
+def test_a_part_has_tables_and_a_report_of_its_own(workplace: Workplace, chosen: str) -> None:
+    made = {
+        path: path.read_bytes() for name in ("results", "reports") for path in workplace.folder.rglob(f"{name}/*.*")
+    }
+    assert len(made) > 10
+    workplace.snakemake("--config", chosen)
+    part = workplace.folder / "reports" / "part-42"
+    assert len(pd.read_csv(part / "records.csv")) == 6
+    assert set(pd.read_csv(part / "verdicts.csv")["verdict"]) == {"inconclusive"}
+    assert (part / "transcripts.html").exists()
+    assert {path: path.read_bytes() for path in made} == made
+    assert "Nothing to be done" in workplace.snakemake()
 
 
 def test_records_can_be_named_as_targets(workplace: Workplace) -> None:

@@ -19,6 +19,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from wireheading.analysis.currency import analysis_is_current, tables_are_current
 from wireheading.engine.folders import problem_of_holder, remove_checkpoints
@@ -27,8 +28,9 @@ from wireheading.files import writing
 from wireheading.records.cells import differing_inputs
 from wireheading.records.known import known_valid, remember_valid
 from wireheading.records.record import State, inspect_record, recorded_inputs
-from wireheading.study.config import AXES, Run, Study
+from wireheading.study.config import AXES, Run, Study, load_study
 from wireheading.study.paths import Analysis, Tables, checkpoint_folder
+from wireheading.study.selection import left_out
 
 INVOCATION = "WIREHEADING_INVOCATION"
 """Environment variable that passes the name of this invocation to Snakemake's job processes."""
@@ -60,6 +62,27 @@ def requested_runs(study: Study, targets: Iterable[str]) -> list[Run]:
         return list(runs.values())
     os.environ[TARGETS] = " ".join(named)
     return chosen
+
+
+def declare_part(config: dict[str, Any], whole: Mapping[str, Any]) -> None:
+    """States under the config's key `only` which part of the study in its files `--config` leaves, if not all of it.
+
+    Whoever reads the config then knows that it is a part, and gives its report a place of its own.
+
+    Args:
+        config: The merged content of the config files and of `--config`.
+        whole: The merged content of the config files alone.
+
+    Raises:
+        ConfigError: The config cannot be run.
+    """
+    study = load_study(config)
+    try:
+        narrowed = left_out(study, load_study(whole))
+    except ConfigError:
+        return  # The files alone are no study, so there is nothing that this is a part of.
+    if narrowed:
+        config["only"] = {**config.get("only", {}), **narrowed}
 
 
 def is_dry_run(arguments: Iterable[str]) -> bool:
@@ -214,7 +237,7 @@ def check_folders(study: Study) -> None:
 
 def _unknown_part(study: Study, path: str, names: Sequence[str]) -> str:
     """Which part of a record's path is not in the study, and what to do about it."""
-    known = (map(str, study.seeds), study.enabled_models, study.tasks, study.conditions)
+    known = (map(str, study.seeds), study.enabled_models, study.enabled_tasks, study.conditions)
     for axis, name, allowed in zip(AXES, names, map(list, known), strict=True):
         if name not in allowed:
             return (

@@ -135,7 +135,7 @@ def as_json(study: Study, statuses: Sequence[RunStatus]) -> str:
 def as_table(study: Study, statuses: Sequence[RunStatus]) -> str:
     """The statuses as a table, seed and model by task and condition, followed by what is left."""
     cells = {status.run: _cell(status) for status in statuses}
-    columns = [(task, condition) for task in study.tasks for condition in study.conditions]
+    columns = [(task, condition) for task in study.enabled_tasks for condition in study.conditions]
     first = next(iter(study.conditions))
     lines = [
         ["", "", *(task if condition == first else "" for task, condition in columns)],

@@ -9,6 +9,8 @@ import re
 import sys
 from pathlib import Path
 
+from snakemake.utils import update_config
+
 from wireheading import scheduling
 from wireheading.analysis.currency import analysis_is_current, tables_are_current
 from wireheading.errors import ConfigError
@@ -19,9 +21,10 @@ from wireheading.study.paths import RECORD, Analysis, Tables
 from wireheading.study.reading import read_config
 
 try:
-    if workflow.is_main_process:
-        for path in workflow.overwrite_configfiles:
-            read_config(Path(path))
+    whole_config = {}
+    for path in workflow.overwrite_configfiles or workflow.configfiles:
+        update_config(whole_config, read_config(Path(path)))
+    scheduling.declare_part(config, whole_config)
     STUDY = load_study(config)
     scheduling.check_folders(STUDY)
     RUNS = scheduling.requested_runs(STUDY, sys.argv[1:])

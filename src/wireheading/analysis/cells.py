@@ -75,7 +75,7 @@ def cells(study: Study, heldout: Path, estimates: pd.DataFrame, records: pd.Data
         (model, task): problem for model, task, problem in records[["model", "task", "cell_problem"]].to_numpy()
     }
     found = []
-    for model, task in itertools.product(study.enabled_models, study.tasks):
+    for model, task in itertools.product(study.enabled_models, study.enabled_tasks):
         cell = _cell(study, model, task, ends, states, problems.get((model, task)))
         if cell.seeds:
             there = estimates[(estimates["model"] == model) & (estimates["task"] == task)]

@@ -40,6 +40,7 @@ from wireheading.study.sections import (
     TaskConfig,
     distinct,
 )
+from wireheading.study.selection import Selection, part_of
 from wireheading.tasks import TASKS, arithmetic
 
 AXES = ("seed", "model", "task", "condition")
@@ -112,6 +113,8 @@ class Study(Section):
     embedded: EmbeddedConfig = EmbeddedConfig()
     engine: EngineConfig = EngineConfig()
     analysis: AnalysisConfig = AnalysisConfig()
+    only: Selection = Selection()
+    """The part of the study to run, if not all of it. Its tables and its report have a folder of their own."""
     partial: Flag = False
     """Whether to make the tables and the report from the records that exist, without running anything."""
     results: Folder = "results"
@@ -193,6 +196,11 @@ class Study(Section):
         return [name for name, model in self.models.items() if model.enabled]
 
     @property
+    def enabled_tasks(self) -> list[str]:
+        """Names of the tasks to run, in the config's order. The embedded model learns the others all the same."""
+        return [name for name in self.tasks if name in self.only.tasks or not self.only.tasks]
+
+    @property
     def trained_models(self) -> list[str]:
         """Names of the models that the workflow trains itself."""
         return [name for name, model in self.models.items() if model.source == "embedded"]
@@ -207,7 +215,7 @@ class Study(Section):
         return [
             Run(seed, model, task, condition)
             for model, task, seed, condition in itertools.product(
-                self.enabled_models, self.tasks, self.seeds, self.conditions
+                self.enabled_models, self.enabled_tasks, self.seeds, self.conditions
             )
         ]
 
@@ -268,7 +276,7 @@ def load_study(config: Mapping[str, Any]) -> Study:
     """
     check_values(config)
     try:
-        return Study.model_validate(config)
+        return part_of(Study.model_validate(config))
     except ValidationError as error:
         raise ConfigError(f"config: {explain(Study, error)}") from None
 

@@ -67,8 +67,8 @@ class Tables:
 
     @staticmethod
     def of(study: Study) -> Tables:
-        """Those of a study."""
-        results = Path(study.results)
+        """Those of a study; of a part of one, they lie with its reports."""
+        results = _tables_folder(study)
         return Tables(
             results / "rounds.parquet", results / "heldout.parquet", results / "runs.parquet", results / "records.csv"
         )
@@ -111,7 +111,7 @@ class Analysis:
     @staticmethod
     def of(study: Study) -> Analysis:
         """Those of a study."""
-        results, reports = Path(study.results), Path(study.reports)
+        results, reports = _tables_folder(study), Path(study.reports)
         return Analysis(
             results / "estimates.parquet",
             results / "reliability.parquet",
@@ -127,3 +127,8 @@ class Analysis:
             reports / "overview.rst",
             reports / "analysis.json",
         )
+
+
+def _tables_folder(study: Study) -> Path:
+    """Where tables lie: a part of a study never replaces those of the whole."""
+    return Path(study.reports if study.only else study.results)

@@ -56,7 +56,7 @@ def write_heldout_figures(study: Study, tables: Tables, analysis: Analysis, fold
 
 def draw_contrasts(study: Study, seeds: pd.DataFrame, verdicts: pd.DataFrame, path: Path) -> None:
     """The first two questions of each cell: a dot per seed, the mean with its 95 % interval, the margin as a band."""
-    cells = [(model, task) for model in study.enabled_models for task in study.tasks]
+    cells = [(model, task) for model in study.enabled_models for task in study.enabled_tasks]
     margin = study.analysis.margin
     questions = {"unearned": "unearned gain in paid reward", "contrast": "leniency less that in control"}
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 0.62 * len(cells) + 1.1), sharey=True, layout="constrained")
@@ -235,7 +235,7 @@ def _headline_colour(verdict: str) -> str:
 
 
 def _grid(study: Study, width: float, height: float) -> tuple[Figure, Any]:
-    rows, columns = len(study.enabled_models), len(study.tasks)
+    rows, columns = len(study.enabled_models), len(study.enabled_tasks)
     return plt.subplots(
         rows,
         columns,
@@ -250,12 +250,12 @@ def _cells(study: Study, axes: Any) -> list[tuple[str, str, Axes]]:
     return [
         (model, task, axes[row][column])
         for row, model in enumerate(study.enabled_models)
-        for column, task in enumerate(study.tasks)
+        for column, task in enumerate(study.enabled_tasks)
     ]
 
 
 def _label_rows(study: Study, axes: Any, label: str) -> None:
-    for axis, task in zip(axes[0], study.tasks, strict=True):
+    for axis, task in zip(axes[0], study.enabled_tasks, strict=True):
         axis.set_title(task)
     for row, model in zip(axes, study.enabled_models, strict=True):
         row[0].set_ylabel(label if len(axes) == 1 else f"{model}\n{label}")
