@@ -143,7 +143,7 @@ def test_a_gated_model_without_access_stops_with_the_page_and_the_variable(tmp_p
     assert SECRET not in refused.stdout + refused.stderr
 
 
-@pytest.mark.parametrize("name", ["original", "quick"])
+@pytest.mark.parametrize("name", ["original", "quick", "smollm", "qwen"])
 def test_the_other_studies_are_planned_with_results_of_their_own(tmp_path: Path, name: str) -> None:
     config = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
     study = load_study(config)
