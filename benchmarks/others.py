@@ -1,9 +1,9 @@
 """Updates a second of what people would use instead, and of the engine: all in one process, taking turns.
 
-    python benchmarks/others.py --json FILE [--shape tiny] [--updates 3] [--repeats 5]
+    python benchmarks/others.py --json FILE [--shape tiny] [--repeats 5]
 
-Every update is a step of REINFORCE on an adapter of rank 8, by AdamW, from as many given and sampled tokens. `rloo.py`
-says what that means for TRL, which has two answers to a prompt and no second turn.
+Every update is a step of REINFORCE on an adapter of rank 8, by AdamW. All but TRL's come from a round of `selfgrade`: a
+response and its grade. TRL has two answers to a prompt and no second turn; `rloo.py` says how it is counted.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ways import Advance, Clock, engine, one_by_one
 
 from wireheading.policy.device import prepare_device
 
+TRL = {"TRL's RLOO, 2 × 60 tokens": 1, "TRL's RLOO, 2 × 30 tokens": 2}
 ENGINE = {"engine, 1 slot": 1, "engine, 36 slots": 36}
 BASELINES = {"published loop": "original", "`generate` + PEFT": "generate"}
 
@@ -36,29 +37,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True, help="file for the rows")
     parser.add_argument("--shape", default="tiny", choices=SHAPES)
-    parser.add_argument("--updates", type=int, default=3, help="of each run in a turn")
+    parser.add_argument("--updates", type=int, default=2, help="of the others in a turn")
+    parser.add_argument("--rounds", type=int, default=2, help="of the engine in a turn")
     parser.add_argument("--repeats", type=int, default=5, help="turns that count")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     device = prepare_device(arguments.threads)
     contenders = all_of(arguments.shape, device)
     rates: dict[str, list[float]] = {name: [] for name in contenders}
-    # The first turn warms up: graphs are recorded when a step is done for the second time.
     for turn in range(arguments.repeats + 1):
         for name, advance in contenders.items():
             # The others' users have no reason to ask for this.
             torch.use_deterministic_algorithms(name in ENGINE)
-            rate = arguments.updates * ENGINE.get(name, 1) / advance(arguments.updates)
-            print(f"turn {turn}, {name}: {rate:.3g} updates/s", flush=True)
-            rates[name] += [rate] if turn else []
+            if turn == 0:
+                # Graphs are recorded when a step is done for the second time.
+                advance(2 if name in ENGINE else 1)
+                continue
+            rounds = arguments.rounds if name in ENGINE else arguments.updates
+            rates[name].append(rounds * ENGINE.get(name, 1) / advance(rounds))
+            print(f"turn {turn}, {name}: {rates[name][-1]:.3g} updates/s", flush=True)
     rows = [
         {
             "contender": name,
             "shape": arguments.shape,
             "updates_per_s": statistics.median(rates[name]),
-            "times": {
-                other: statistics.median(one / two for one, two in zip(rates[name], rates[other], strict=True))
-                for other in ("TRL's RLOO", *BASELINES)
+            "engine_times": {
+                ours: statistics.median(one / two for one, two in zip(rates[ours], rates[name], strict=True))
+                for ours in ENGINE
             },
             "rates": rates[name],
             "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
@@ -75,7 +80,7 @@ def main() -> None:
 def all_of(shape: str, device: torch.device) -> dict[str, Advance]:
     """The contenders, each with a model of its own, all of the same weights."""
     clock = Clock(device)
-    contenders = {"TRL's RLOO": rloo(selfgrade(shape, 1, device, fused=False), clock)}
+    contenders = {name: rloo(selfgrade(shape, 1, device, fused=False), clock, share) for name, share in TRL.items()}
     for name, baseline in BASELINES.items():
         setting = selfgrade(shape, 1, device, fused=False)
         rows: list[Any] = []
@@ -104,11 +109,13 @@ def checked(advance: Advance, rows: list[Any]) -> Advance:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as Markdown."""
-    others = list(rows[0]["times"])
-    lines = [f"| | updates/s | {' | '.join(f'× {other}' for other in others)} |", "|---" * (2 + len(others)) + "|"]
+    """The rows as Markdown, with how many times as many updates the engine does."""
+    lines = [
+        "| | updates/s | " + " | ".join(f"{ours}, ×" for ours in ENGINE) + " |",
+        "|---|---|" + "---|" * len(ENGINE),
+    ]
     for row in rows:
-        times = " | ".join(f"{row['times'][other]:.3g}" for other in others)
+        times = " | ".join(f"{value:.3g}" for value in row["engine_times"].values())
         lines.append(f"| {row['contender']} | {row['updates_per_s']:.3g} | {times} |")
     return "\n".join(lines)
 

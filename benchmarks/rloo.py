@@ -19,17 +19,23 @@ ANSWERS = 2
 """To a prompt: the fewest that the trainer takes, since each is the other's baseline."""
 
 
-def rloo(setting: Setting, clock: Clock) -> Advance:
-    """An update from two answers to one prompt, with as many tokens as a round of the study has.
+def rloo(setting: Setting, clock: Clock, share: int) -> Advance:
+    """Updates from two answers to one prompt.
 
-    The trainer has no second turn in which an answer is graded. Given and sampled tokens of both turns are shared out
-    between the two answers, which are sampled together: half as many decode steps as a round takes. There is no
-    reference model and no activation checkpointing, both of which the trainer has by default.
+    The trainer has no second turn in which an answer is graded, so each answer is given and samples as many tokens as
+    both turns of a round, or a share of them. There is no reference model and no activation checkpointing, both of
+    which the trainer has by default.
+
+    Args:
+        setting: What is measured.
+        clock: Tells the time.
+        share: With 1, an answer has a round's tokens, so that an update has twice as many; with 2, an update has as
+            many as a round, but takes half as many decode steps, since its answers are sampled together.
     """
     study, device = setting.study, setting.model.device
     ((name, task),) = study.tasks.items()
-    given = (task.prompt_tokens + task.grading_prompt_tokens) // ANSWERS
-    limit = (task.response_tokens + task.grade_tokens) // ANSWERS
+    given = (task.prompt_tokens + task.grading_prompt_tokens) // share
+    limit = (task.response_tokens + task.grade_tokens) // share
     folder = tempfile.TemporaryDirectory()
     config = RLOOConfig(
         output_dir=folder.name,
@@ -56,11 +62,14 @@ def rloo(setting: Setting, clock: Clock) -> Advance:
         assert [len(tokens) for tokens in completion_ids] == [limit] * ANSWERS
         return [sum(token % 2 for token in tokens) / limit for tokens in completion_ids]
 
-    ends: list[float] = []
+    times: list[float] = []
 
-    class Ends(TrainerCallback):
+    class Times(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            times.append(clock.now())
+
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(clock.now())
+            times.append(clock.now())
 
     trainer = RLOOTrainer(
         model=setting.model,
@@ -70,15 +79,15 @@ def rloo(setting: Setting, clock: Clock) -> Advance:
         train_dataset=Dataset.from_list([{"prompt": item["text"][:given]} for item in setting.data[name]]),
         processing_class=setting.chat.tokenizer,
         peft_config=peft.LoraConfig(r=study.lora.rank, lora_alpha=study.lora.alpha, target_modules=list(TARGETS)),
-        callbacks=[Ends()],
+        callbacks=[Times()],
     )
     trainer.remove_callback(PrinterCallback)
 
     def advance(rounds: int) -> float:
-        ends.clear()
-        # The first is left out, in which the trainer also sets itself up.
-        trainer.args.max_steps = rounds + 1
+        times.clear()
+        trainer.args.max_steps = rounds
         trainer.train()
-        return ends[-1] - ends[0]
+        # What the trainer does before its first step is left out.
+        return times[-1] - times[0]
 
     return advance

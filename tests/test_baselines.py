@@ -8,8 +8,10 @@ import torch
 from baselines import Generate, OneRun, TokenByToken
 from configs import changed
 from policies import WIDTHS, make_policy
+from setting import random_setting
 from toys import toy_chat, toy_model
 
+from wireheading.engine.prompts import grading_tokens, prompt_tokens
 from wireheading.policy.update import Turn
 from wireheading.study.config import load_study
 
@@ -37,3 +39,11 @@ def test_a_baseline_samples_the_engine_s_tokens_and_has_its_loss(baseline: type[
         # Nothing is learnt from an advantage of 0, so that the next round begins with the same adapters.
         assert other.update(turns, 0.0).loss == 0.0
         assert other.logprobs(turns).tolist() == pytest.approx(logprobs, abs=1e-6)
+
+
+def test_a_model_of_random_weights_is_given_prompts_that_fill_the_limits() -> None:
+    setting = random_setting("tiny", ["selfgrade"], 1, torch.device("cpu"), fused=False)
+    for item in setting.data["summarization"]:
+        prompt = prompt_tokens(setting.study, "summarization", setting.chat, item)
+        assert len(prompt) == 150
+        assert len(grading_tokens(setting.study, "summarization", setting.chat, item, (799,))) == 40
