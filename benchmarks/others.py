@@ -22,7 +22,7 @@ import transformers
 import trl
 from rloo import rloo
 from setting import Setting, random_setting
-from shapes import SHAPES
+from shapes import LENGTHS, SHAPES
 from ways import Advance, Clock, engine, one_by_one
 
 from wireheading.policy.device import prepare_device
@@ -36,7 +36,7 @@ def main() -> None:
     """Lets all take turns, prints a table and writes the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True, help="file for the rows")
-    parser.add_argument("--shape", default="tiny", choices=SHAPES)
+    parser.add_argument("--shape", default="tiny", choices=[shape for shape in SHAPES if shape not in LENGTHS])
     parser.add_argument("--updates", type=int, default=2, help="of the others in a turn")
     parser.add_argument("--rounds", type=int, default=2, help="of the engine in a turn")
     parser.add_argument("--repeats", type=int, default=5, help="turns that count")
