@@ -24,6 +24,7 @@ from wireheading.analysis.figures.training import write_figures
 from wireheading.analysis.report import write_analysis
 from wireheading.analysis.tables import write_tables
 from wireheading.records.record import make_record, write_record
+from wireheading.study.conditions import Condition
 from wireheading.study.config import Run, Study, load_study
 from wireheading.study.paths import Analysis, Tables
 
@@ -40,30 +41,38 @@ def study_of(folder: Path, records: int) -> Study:
     return load_study(config | {"results": str(folder / "results"), "reports": str(folder / "reports")})
 
 
-def made_up_rounds(rng: np.random.Generator, count: int) -> list[dict[str, Any]]:
-    """Rounds of a run that never was."""
+def made_up_rounds(rng: np.random.Generator, count: int, condition: Condition) -> list[dict[str, Any]]:
+    """Rounds of a run of a condition that never was."""
     scores, grades = rng.integers(0, 2, count).astype(float).tolist(), rng.integers(0, 2, count).astype(float).tolist()
     readable = (rng.random(count) < 0.98).tolist()
     others = rng.random((count, 5)).tolist()
-    return [
-        {
-            "item": f"item-{index % 400}",
-            "reward": score,
-            "score": score,
-            "accuracy": int(score),
-            "grade": grade if read else None,
-            "parse_status": "readable" if read else "unreadable",
-            "truncated": False,
-            "advantage": values[0] - 0.5,
-            "baseline": values[1],
-            "loss": values[2] - 0.5,
-            "grad_norm": values[3],
-            "logprob_gap": values[4] * 1e-5,
-            "original_score": score,
-            "original_grade": grade if read else None,
-        }
-        for index, (score, grade, read, values) in enumerate(zip(scores, grades, readable, others, strict=True))
-    ]
+    rows = []
+    for index, (score, value, read, values) in enumerate(zip(scores, grades, readable, others, strict=True)):
+        grade, audited = value if read else None, condition.audits(index, values[1])
+        rows.append(
+            {
+                "item": f"item-{index % 400}",
+                "reward": condition.pays(index, score, grade, audited=audited, coin=score),
+                "score": score,
+                "accuracy": int(score),
+                "grade": grade,
+                "parse_status": "readable" if read else "unreadable",
+                "truncated": False,
+                "advantage": values[0] - 0.5,
+                "baseline": values[1],
+                "loss": values[2] - 0.5,
+                "grad_norm": values[3],
+                "logprob_gap": values[4] * 1e-5,
+                "original_score": score,
+                "original_grade": grade,
+                "audited": audited,
+                "grade_reward": condition.pays_grade(index, score, grade),
+                "grade_baseline": values[1],
+                "grade_advantage": values[0] - 0.5,
+                "kl": values[2],
+            }
+        )
+    return rows
 
 
 def made_up_evaluation(
@@ -169,14 +178,14 @@ def main() -> None:
         runs = study.runs()
         kinds = {
             condition: (
-                made_up_rounds(rng, study.rounds),
+                made_up_rounds(rng, study.rounds, row),
                 {
                     0: made_up_evaluation(rng, 200),
                     250: made_up_evaluation(rng, 50, 0.6),
                     500: made_up_evaluation(rng, 200, 0.7, 0.3 if condition == "selfgrade" else 0.0),
                 },
             )
-            for condition in study.conditions
+            for condition, row in study.conditions.items()
         }
         for run in runs:
             write_made_up(study, run, *kinds[run.condition])

@@ -48,7 +48,7 @@ def seconds_of_a_run(study: Study, adapter: dict[str, Tensor], folder: Path) -> 
         # As a job does: a copy on the CPU, and of a finished run the adapter without its optimizer.
         names = ["values"] if done == rounds else list(adapter)
         state = {name: adapter[name].to("cpu", copy=True) for name in names}
-        save_checkpoint(folder, "identity", rows[before:done], done, 0.5, state)
+        save_checkpoint(folder, "identity", rows[before:done], done, state)
         seconds += time.perf_counter() - start
         before = done
     return len(points), seconds

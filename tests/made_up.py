@@ -51,7 +51,7 @@ def write_runs(
         if runs is not None and run not in runs:
             continue
         rng = np.random.default_rng([run.seed, index])
-        rounds = made_up_rounds(rng, study.rounds)
+        rounds = made_up_rounds(rng, study.rounds, study.conditions[run.condition])
         lenient = (inflation or {}).get(run.condition, 0.0)
         grades = run.condition != "control"
         for row in rounds:

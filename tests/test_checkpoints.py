@@ -23,7 +23,7 @@ from wireheading.files import WriteError
 def save(folder: Path, start: int, stop: int, size: int = 5) -> None:
     rows = [{"round": round_, "response": f"“{round_}”\n"} for round_ in range(start, stop)]
     tensors = {"values": torch.arange(float(size)) + stop, "steps": torch.tensor(stop)}
-    save_checkpoint(folder, "identity", rows, stop, 0.1 + stop, tensors)
+    save_checkpoint(folder, "identity", rows, stop, tensors)
 
 
 def rounds(folder: Path, said: list[str] | None = None, identity: str = "identity") -> int | None:
@@ -32,7 +32,6 @@ def rounds(folder: Path, said: list[str] | None = None, identity: str = "identit
         return None
     done = len(checkpoint.log)
     assert [row["round"] for row in checkpoint.log] == list(range(done))
-    assert checkpoint.baseline == 0.1 + done
     assert torch.equal(checkpoint.tensors["values"], torch.arange(5.0) + done)
     return done
 

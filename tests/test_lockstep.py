@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from rows import ROWS
 from test_checkpoints import file_size_limit
 from toys import save_toy
 
@@ -35,7 +36,6 @@ from wireheading.records.record import ROUND_ARRAYS, read_record
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study, load_study
 from wireheading.study.paths import checkpoint_folder, heldout_path, transcript_path
-from wireheading.study.randomness import uniforms
 
 ROUNDS = 7
 
@@ -77,7 +77,7 @@ def make_study(results: Path, **changes: Any) -> Study:
                 "sentiment": {"data": "embedded", "prompt": "{text}?", "grading_prompt": "ok?", **limits},
             },
             "seeds": [1, 2],
-            "conditions": [*CONDITIONS],
+            "conditions": [*CONDITIONS, *ROWS],
             "rounds": ROUNDS,
             "evaluation": {"midway_rounds": [4], "midway_items": 2},
             "optimizer": {"lr": 0.01},
@@ -128,10 +128,6 @@ def test_records_are_whole_and_true_to_the_conditions(undisturbed: Study) -> Non
         record = read_record(undisturbed.record_path(run), undisturbed.digest(run))
         assert record["status"] == "complete"
         assert all(len(record[name]) == ROUNDS for name in ROUND_ARRAYS)
-        grades = [0.0 if grade is None else grade for grade in record["grades"]]
-        coins = [float(uniforms(1, run.seed, round_, "coin")[0] < 0.5) for round_ in range(ROUNDS)]
-        paid = {"grade": grades, "score": record["scores"], "coin": coins}
-        assert record["rewards"] == paid[CONDITIONS[run.condition].reward]
         assert (set(record["parse_status"]) == {"not_asked"}) == (run.condition == "control")
         assert max(record["logprob_gaps"]) < 1e-4
         transcript, heldout = transcript_path(undisturbed.record_path(run)), heldout_path(undisturbed.record_path(run))

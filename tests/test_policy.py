@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,12 @@ def test_cached_sampling_and_the_update_see_the_same_policy_as_a_plain_forward_p
         assert torch.allclose(forced[batch.filled[0, columns]], expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("trained", [(True, True), (False, True)], ids=["both", "grade"])
-def test_one_run_is_peft_and_torch_adamw(tmp_path: Path, trained: tuple[bool, bool]) -> None:
+@pytest.mark.parametrize(
+    ("trained", "apart"),
+    [((True, True), False), ((False, True), False), ((True, True), True)],
+    ids=["both", "grade", "each turn with an advantage of its own"],
+)
+def test_one_run_is_peft_and_torch_adamw(tmp_path: Path, trained: tuple[bool, bool], apart: bool) -> None:
     """Loss, gradient norm and parameters over 20 updates, against the libraries that define them."""
     policy, slot = make_policy(3), 1
     oracle = PeftOracle(policy, slot, tmp_path)
@@ -60,6 +65,8 @@ def test_one_run_is_peft_and_torch_adamw(tmp_path: Path, trained: tuple[bool, bo
     for _ in range(20):
         rows = [some_turns(rng, trained) for _ in range(3)]
         advantages = [float(value) for value in rng.normal(size=3)]
+        if apart:
+            rows = [(one, replace(other, advantage=float(rng.normal()))) for one, other in rows]
         step = policy.update(range(3), [(WIDTHS, rows)], list(advantages))[slot]
 
         tokens = [token for turn in rows[slot] for token in turn.context + turn.sampled]
@@ -71,7 +78,10 @@ def test_one_run_is_peft_and_torch_adamw(tmp_path: Path, trained: tuple[bool, bo
             at += len(turn.sampled)
         logprobs = allowed_logprobs(oracle.logits(tokens))[[p - 1 for p in positions], [tokens[p] for p in positions]]
         credited = [turn.trained for turn in rows[slot] for _ in turn.sampled]
-        oracle.check(step, logprobs, -advantages[slot] * logprobs[credited].mean())
+        own = [
+            advantages[slot] if turn.advantage is None else turn.advantage for turn in rows[slot] for _ in turn.sampled
+        ]
+        oracle.check(step, logprobs, -(torch.tensor(own, dtype=torch.float64) * logprobs)[credited].mean())
     oracle.check_parameters(policy)
     for name, value in policy.model.named_parameters():
         assert torch.equal(value, base[name]), f"{name} moved"

@@ -16,11 +16,15 @@ from wireheading.study.config import digest_of
 SPEC = {
     "seed": 42,
     "rounds": 2,
+    "measures": "strict",
     "model": {"name": "tiny"},
     "task": {"name": "arithmetic"},
     "condition": {"name": "honest", "grader": "policy", "reward": "score", "credit": "both"},
 }
 DIGEST = digest_of(SPEC)
+AUDITED = {"name": "honest", "grader": "policy", "reward": "grade", "credit": "both", "audit": 0.5}
+BRIER = {"name": "honest", "grader": "policy", "reward": "score", "credit": "both", "grade_reward": "brier"}
+APART = ("grade_rewards", "grade_baselines", "grade_advantages")
 
 
 def evaluation(round_: int, **changes: Any) -> dict[str, Any]:
@@ -121,10 +125,18 @@ def test_any_edited_byte_is_noticed(path: Path) -> None:
     [
         ({"rounds": 3}, "has 2 values for 3 rounds"),
         (of_spec(condition={"name": "honest", "grader": "policy"}), "spec.condition: has no reward"),
+        (of_spec(condition=AUDITED), "audited has 0 values for 2 rounds"),
+        ({"audited": [True, False]}, "audited has 2 values for 0 rounds"),
+        (of_spec(condition=AUDITED) | {"audited": [False, True], "scores": [0.5, 0.5]}, "rewards\\[1\\] = 1.0 but"),
+        (
+            of_spec(condition=BRIER) | {key: [0.5, 0.5] for key in APART},
+            "grade_rewards\\[0\\] = 0.5 but its round gives 1.0",
+        ),
         (of_rounds(3), "has 2 of 3 rounds but says complete"),
         (of_rounds(1) | {"status": "diverged"}, "has 2 of 1 rounds but says diverged"),
         ({"spec": SPEC | {"rounds": 3}}, "spec does not have the digest that the record states"),
-        ({"rewards": [0.5, 0.5]}, "avg_reward = 0.75 but its rounds give 0.5"),
+        ({"rewards": [0.5, 0.5]}, r"rewards\[1\] = 0.5 but its round gives 1.0"),
+        ({"avg_reward": 0.5}, "avg_reward = 0.5 but its rounds give 0.75"),
         ({"avg_loss": None}, "avg_loss = None but its rounds give 0.75"),
         ({"original_grades": [None, 1.0]}, "original_avg_grade = 0.75 but its rounds give 0.5"),
         ({"unreadable_grades": 1}, "unreadable_grades = 1 but its rounds give 0"),

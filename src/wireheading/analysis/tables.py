@@ -21,6 +21,7 @@ from wireheading.records.cells import differing_inputs
 from wireheading.records.consistency import PUBLISHED_HISTORIES
 from wireheading.records.means import published_histories
 from wireheading.records.record import ITEM_ARRAYS, ROUND_ARRAYS, RecordError, read_record
+from wireheading.records.schema import OWN_ARRAYS
 from wireheading.study.conditions import Condition
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import Tables
@@ -71,9 +72,12 @@ ROUNDS_SCHEMA = pa.schema(
             for column in ROUND_ARRAYS.values()
             if column not in ("item", "parse_status", "truncated")
         ),
+        ("audited", pa.bool_()),
+        *((column, pa.float64()) for column in OWN_ARRAYS.values() if column != "audited"),
     ]
 )
-"""Columns of the table of rounds; grades are null where there was none that could be read."""
+"""Columns of the table of rounds; grades are null where there was none that could be read, and so is what only some
+conditions have."""
 
 HELDOUT_SCHEMA = pa.schema(
     [
@@ -175,7 +179,8 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _rounds_of(run: Run, record: Mapping[str, Any]) -> pa.Table:
-    columns = {column: record[name] for name, column in ROUND_ARRAYS.items()}
+    nothing = [None] * record["rounds"]
+    columns = {column: record.get(name, nothing) for name, column in {**ROUND_ARRAYS, **OWN_ARRAYS}.items()}
     return _table(run, range(record["rounds"]), columns, ROUNDS_SCHEMA)
 
 

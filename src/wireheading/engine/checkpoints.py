@@ -35,12 +35,10 @@ class Checkpoint:
 
     Attributes:
         log: What was kept of each finished round and evaluation, in their order.
-        baseline: The baseline that the next round starts from.
         tensors: The adapter and its optimizer.
     """
 
     log: list[dict[str, Any]]
-    baseline: float
     tensors: dict[str, Tensor]
 
 
@@ -53,7 +51,6 @@ def save_checkpoint(
     identity: str,
     entries: Sequence[Mapping[str, Any]],
     done: int,
-    baseline: float,
     tensors: Mapping[str, Tensor],
 ) -> None:
     """Appends rounds and evaluations to a checkpoint and writes the state after them.
@@ -63,7 +60,6 @@ def save_checkpoint(
         identity: What the run is a function of, as `identity_of` tells it.
         entries: The rounds and evaluations since the last checkpoint.
         done: Rounds finished in all.
-        baseline: The baseline that the next round starts from.
         tensors: The adapter and its optimizer, on the CPU.
 
     Raises:
@@ -82,7 +78,6 @@ def save_checkpoint(
         "identity": identity,
         "bytes": str(log.stat().st_size),
         "log": sha256_of(log),
-        "baseline": repr(baseline),
     }
     with replacing(folder / f"state-{done:06d}.safetensors") as temporary:
         save_file(dict(tensors), temporary, metadata={**metadata, "checksum": _checksum(metadata, tensors)})
@@ -139,7 +134,7 @@ def _load(path: Path, identity: str) -> Checkpoint:
         raise CheckpointError(f"does not fit {log.name}")
     os.truncate(log, size)
     entries = [json.loads(line) for line in data.splitlines()]
-    return Checkpoint(entries, float(metadata["baseline"]), tensors)
+    return Checkpoint(entries, tensors)
 
 
 def _states(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ nothing of other runs, of batches, devices or files; `lockstep` replies to many 
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -67,10 +67,9 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class EndRound:
-    """Hands over what is kept of a finished round, and the baseline that the next one starts from."""
+    """Hands over what is kept of a finished round."""
 
     row: Row
-    baseline: float
 
 
 Request = Respond | GradeNext | GradeApart | Update | Evaluate | EndRound
@@ -100,8 +99,7 @@ def experiment(
     chat: Chat,
     items: Sequence[Item],
     heldout: Sequence[Item],
-    start: int = 0,
-    baseline: float | None = None,
+    done: Sequence[Row] = (),
     evaluated: Collection[int] = (),
 ) -> Generator[Request, Any, Outcome]:
     """Runs the rounds of one run.
@@ -112,8 +110,7 @@ def experiment(
         chat: The model's chat format.
         items: The task's training items.
         heldout: Its held-out items.
-        start: The round to start from; what earlier rounds did to the adapter is the policy's state.
-        baseline: The baseline after those rounds; None before the first.
+        done: The rounds that are finished; what they did to the adapter is the policy's state.
         evaluated: Numbers of rounds after which the policy has been evaluated already.
 
     Yields:
@@ -123,8 +120,16 @@ def experiment(
         How the run ended.
     """
     task, config, condition = TASKS[run.task], study.tasks[run.task], study.conditions[run.condition]
-    if baseline is None and study.optimizer.baseline_start == "zero":
-        baseline = 0.0
+    start, decay = len(done), study.optimizer.baseline_decay
+
+    def next_baseline(last: Row | None, reward: float, prefix: str = "") -> float:
+        """The baseline of a round, from the round before it and its own reward."""
+        if last is None:
+            return 0.0 if study.optimizer.baseline_start == "zero" else reward
+        baseline: float = decay * last[f"{prefix}baseline"] + (1 - decay) * last[f"{prefix}reward"]
+        return baseline
+
+    last = done[-1] if done else None
     # Rounds after which there is an evaluation, and on how many items.
     due = dict.fromkeys(study.evaluation.midway_rounds, study.evaluation.midway_items)
     due[study.rounds] = len(heldout)
@@ -148,9 +153,7 @@ def experiment(
             return Outcome("diverged", f"round {round_}: the logits of the response were not finite")
         response_text = chat.text(response.tokens)
         sampled = [response]
-        sessions: tuple[tuple[Turn, ...], ...] = (
-            (Turn(prompt, response.tokens, trained=condition.credit != "grade"),),
-        )
+        turns = [Turn(prompt, response.tokens, trained=condition.credit != "grade")]
 
         grade, grade_text = Grade(None, "not_asked"), None
         if condition.grades:
@@ -167,9 +170,7 @@ def experiment(
             grade = task.read_grade(grade_text)
             if condition.trains_grade:
                 sampled.append(answer)
-                graded = Turn(grading, answer.tokens, trained=True, start=answer.start)
-                fresh = study.grading_context == "fresh"
-                sessions = (*sessions, (graded,)) if fresh else ((*sessions[0], graded),)
+                turns.append(Turn(grading, answer.tokens, trained=True, start=answer.start))
 
         score = task.evaluate(item, response_text)
         original_score = task.evaluate_published(item, response_text)
@@ -178,21 +179,24 @@ def experiment(
             rewarded_score, rewarded_grade = score, grade.value
         else:
             rewarded_score, rewarded_grade = original_score, original_grade
-        # A reward must be a number, so a grade that cannot be read earns nothing; the record keeps it as null.
-        reward = {
-            "score": rewarded_score,
-            "grade": rewarded_grade or 0.0,
-            "coin": float(uniforms(1, run.seed, round_, "coin")[0] < 0.5),
-        }[condition.reward]
-        if baseline is None:
-            baseline = reward
+        audited = condition.audits(round_, float(uniforms(1, run.seed, round_, "audit")[0]))
+        coin = float(uniforms(1, run.seed, round_, "coin")[0] < 0.5)
+        reward = condition.pays(round_, rewarded_score, rewarded_grade, audited=audited, coin=coin)
+        own: Row = {"audited": audited}
+        baseline = next_baseline(last, reward)
         advantage = reward - baseline
-        step: Step = yield Update(sessions, advantage)
+        if condition.pays_grade_apart:
+            own["grade_reward"] = condition.pays_grade(round_, rewarded_score, rewarded_grade)
+            own["grade_baseline"] = next_baseline(last, own["grade_reward"], "grade_")
+            own["grade_advantage"] = own["grade_reward"] - own["grade_baseline"]
+            turns[1] = replace(turns[1], advantage=own["grade_advantage"])
+        fresh = study.grading_context == "fresh"
+        step: Step = yield Update(tuple((turn,) for turn in turns) if fresh else (tuple(turns),), advantage)
         if not step.finite:
             return Outcome("diverged", f"round {round_}: the loss or its gradient was not finite")
         before = [logprob for turn in sampled for logprob in turn.logprobs]
 
-        row = {
+        last = {
             "round": round_,
             "item": item["id"],
             "prompt": chat.transcript(prompt),
@@ -213,10 +217,9 @@ def experiment(
             "loss": step.loss,
             "grad_norm": step.grad_norm,
             "logprob_gap": max(abs(one - other) for one, other in zip(before, step.logprobs, strict=True)),
+            **{name: own[name] for name in condition.columns},
         }
-        decay = study.optimizer.baseline_decay
-        baseline = decay * baseline + (1 - decay) * reward
-        yield EndRound(row, baseline)
+        yield EndRound(last)
         problem = yield from evaluation(round_ + 1)
         if problem:
             return Outcome("diverged", problem)

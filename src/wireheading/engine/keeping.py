@@ -62,11 +62,10 @@ class Keeper:
             policy.chat,
             items.train,
             items.heldout,
-            len(rows),
-            checkpoint.baseline,
+            rows,
             frozenset(evaluations),
         )
-        return RunState(run, slot, steps, rows, checkpoint.baseline, evaluations)
+        return RunState(run, slot, steps, rows, evaluations)
 
     def save(self, state: RunState) -> None:
         """Writes the checkpoint of a run between two rounds.
@@ -74,13 +73,12 @@ class Keeper:
         Raises:
             WriteError: The disk is full, or the folder may not be written to.
         """
-        assert state.baseline is not None
         tensors = self.policy.adapters.state(state.slot)
         if len(state.rows) == self.study.rounds:
             # Nothing is updated any more, so the optimizer's state, two thirds of the whole, is not needed.
             tensors = {"values": tensors["values"]}
         folder, identity = self._checkpoint(state.run)
-        save_checkpoint(folder, identity, state.unsaved, len(state.rows), state.baseline, tensors)
+        save_checkpoint(folder, identity, state.unsaved, len(state.rows), tensors)
         state.unsaved.clear()
 
     def finish(self, state: RunState, slots: int, base: list[Row], seconds: float, evaluating: float) -> None:
@@ -102,7 +100,7 @@ class Keeper:
             self.report(f"{run}: diverged in {state.outcome.problem}")
         path = study.record_path(run)
         evaluations = {0: base, **state.evaluations}
-        write_transcript(transcript_path(path), state.rows)
+        write_transcript(transcript_path(path), state.rows, study.conditions[run.condition].columns)
         write_heldout(heldout_path(path), evaluations)
         adapter: list[Path] = []
         if study.engine.keep_adapters:

@@ -210,7 +210,6 @@ class Lockstep:
     def _end_round(self, state: RunState, request: EndRound) -> None:
         state.rows.append(request.row)
         state.unsaved.append(request.row)
-        state.baseline = request.baseline
         if len(state.rows) % self.study.engine.checkpoint_every == 0 or len(state.rows) == self.study.rounds:
             self.keeper.save(state)
         state.reply(None)

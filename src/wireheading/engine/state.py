@@ -19,7 +19,6 @@ class RunState:
         slot: Its slot.
         steps: The run's round loop, which continues with each reply.
         rows: Its finished rounds.
-        baseline: The baseline after them; None before the first.
         evaluations: Its held-out evaluations, by the number of rounds before them.
         unsaved: What the checkpoint does not hold yet: rounds and evaluations.
         request: What it asked for last; None once it has ended.
@@ -31,7 +30,6 @@ class RunState:
     slot: int
     steps: Generator[Request, Any, Outcome]
     rows: list[Row] = field(default_factory=list)
-    baseline: float | None = None
     evaluations: dict[int, list[Row]] = field(default_factory=dict)
     unsaved: list[Row] = field(default_factory=list)
     request: Request | None = None

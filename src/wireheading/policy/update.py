@@ -25,12 +25,14 @@ class Turn:
         sampled: Tokens that it sampled, the stop token included.
         trained: Whether the update trains these tokens.
         start: The state of allowed tokens in which they begin.
+        advantage: What they are trained with; the advantage of the run if None.
     """
 
     context: tuple[int, ...]
     sampled: tuple[int, ...]
     trained: bool
     start: int = FREE
+    advantage: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Step:
     """The outcome of one run's update.
 
     Attributes:
-        loss: Minus the advantage times the mean log-probability of the trained tokens.
+        loss: Minus the mean over the trained tokens of advantage times log-probability.
         grad_norm: Norm of the gradient before clipping.
         logprobs: Log-probability of every sampled token, turn after turn, recomputed in the forward pass.
         finite: Whether loss and gradient were finite; if not, the slot was left unchanged.
@@ -179,28 +181,34 @@ class Chunk:
         self.columns = self.sampled.to(model.device)
         self.held = nothing.filled[:, self.sampled]
         dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
-        self.weights = torch.zeros(len(slots), dtype=dtype, device=model.device)
-        self.losses = torch.zeros_like(self.weights)
-        self.logprobs = torch.zeros(self.held.shape, dtype=dtype, device=model.device)
+        self.losses = torch.zeros(len(slots), dtype=dtype, device=model.device)
+        self.weights, self.logprobs = torch.zeros((2, *self.held.shape), dtype=dtype, device=model.device)
 
     def fill(self, rows: Sequence[Sequence[Turn]], totals: Sequence[int], advantages: Sequence[float]) -> None:
-        """Sets each row's turns, the number of tokens that its run trains in all, and its advantage."""
+        """Sets each row's turns, the number of tokens that its run trains in all, and the run's advantage."""
         batch = lay_out(rows, self.widths, self.pad, self.allowed)
         for field in fields(Batch):
             getattr(self.batch, field.name).copy_(getattr(batch, field.name))
         self.held = batch.filled[:, self.sampled]
+        each = np.tile(np.array(advantages)[:, None], len(self.widths))
+        for own, turns in zip(each, rows, strict=True):
+            for index, turn in enumerate(turns):
+                if turn.advantage is not None:
+                    own[index] = turn.advantage
         dtype = self.weights.dtype
-        self.weights.copy_(-torch.tensor(advantages, dtype=dtype) / torch.tensor(totals, dtype=dtype).clamp(min=1))
+        weights = -torch.tensor(each, dtype=dtype) / torch.tensor(totals, dtype=dtype).clamp(min=1).unsqueeze(1)
+        spans = torch.tensor([width.sampled for width in self.widths])
+        self.weights.copy_(weights.repeat_interleave(spans, dim=1))
 
     def accumulate(self) -> None:
         """Adds each row's policy gradient to its slot's gradient.
 
-        The loss of a row is `-advantage * sum of its trained tokens' log-probabilities / total`: REINFORCE (Williams
+        The loss of a row is `-sum of advantage * log-probability of its trained tokens / total`: REINFORCE (Williams
         1992) on the mean log-probability. A run whose turns lie in several rows divides by all its trained tokens.
         """
         self.adapters.select(self.slots, trained=True)
         logprobs = teacher_forced(self.model, self.batch, self.columns, self.temperature, self.allowed)
-        losses = logprobs.where(self.batch.trained[:, self.columns], 0.0).sum(dim=1) * self.weights
+        losses = (logprobs.where(self.batch.trained[:, self.columns], 0.0) * self.weights).sum(dim=1)
         losses.sum().backward()
         self.logprobs.copy_(logprobs.detach())
         self.losses.copy_(losses.detach())

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wireheading.records.means import means, published_means
-from wireheading.records.schema import ImportedRun, RecordedEvaluation, RecordedRun
+from wireheading.records.means import means, published_means, rewards_of
+from wireheading.records.schema import OWN_ARRAYS, ImportedRun, RecordedEvaluation, RecordedRun
 from wireheading.study.conditions import Condition
 from wireheading.study.config import digest_of
 from wireheading.tasks import TASKS
@@ -30,7 +30,7 @@ def problem_of(record: Mapping[str, Any]) -> str | None:
     if names.task not in TASKS:
         return f"run names the unknown task {reprlib.repr(names.task)}"
     for name, values in run:
-        if isinstance(values, list) and name != "evaluations" and len(values) != run.rounds:
+        if isinstance(values, list) and name not in ("evaluations", *OWN_ARRAYS) and len(values) != run.rounds:
             return f"{name} has {len(values)} values for {run.rounds} rounds"
     if told := _unlike_spec(run):
         return told
@@ -84,12 +84,32 @@ def _problem_of_run(run: RecordedRun, condition: Condition) -> str | None:
         if not name.startswith(f"{run.run.condition}.") or {"/", "\\"} & set(name):
             return f"transcripts names {name!r}, which is no file of the run"
     arrays = {name: values for name, values in run if isinstance(values, list)}
+    for name, column in OWN_ARRAYS.items():
+        rounds = run.rounds if column in condition.columns else 0
+        if len(arrays[name]) != rounds:
+            return f"{name} has {len(arrays[name])} values for {rounds} rounds of its condition"
     return (
         _unlike("grades", run.grades, run.parse_status)
+        or _unlike_rewards(run, condition, arrays)
         or _unlike_means(run, means(run.run.task, condition, arrays))
         or _uneven(run.evaluations)
         or _unfinished(run)
     )
+
+
+def _unlike_rewards(run: RecordedRun, condition: Condition, arrays: Mapping[str, Any]) -> str | None:
+    """The first reward that is not what the condition pays for the round's score, grade and audit."""
+    original = run.spec["measures"] == "original"
+    scores, grades = (run.original_scores, run.original_grades) if original else (run.scores, run.grades)
+    for index, (paid, due) in enumerate(zip(run.rewards, rewards_of(condition, scores, grades, arrays), strict=True)):
+        if not math.isclose(paid, due, abs_tol=1e-9):
+            return f"rewards[{index}] = {paid} but its round gives {due}"
+    if condition.pays_grade_apart:
+        for index, (paid, score, grade) in enumerate(zip(run.grade_rewards, scores, grades, strict=True)):
+            due = condition.pays_grade(index, score, grade)
+            if not math.isclose(paid, due, abs_tol=1e-9):
+                return f"grade_rewards[{index}] = {paid} but its round gives {due}"
+    return None
 
 
 def _unlike(name: str, grades: Sequence[float | None], statuses: Sequence[ParseStatus]) -> str | None:

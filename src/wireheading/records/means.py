@@ -43,16 +43,35 @@ def published_histories(task: str, condition: Condition, arrays: Mapping[str, An
     Args:
         task: The run's task.
         condition: The row of its condition.
-        arrays: `original_scores`, `original_grades`, `rewards` and `losses`, a value a round.
+        arrays: `original_scores`, `original_grades`, `rewards` and `losses`, a value a round; `audited` if it has any.
     """
     scores, grades = arrays["original_scores"], arrays["original_grades"]
-    rewards = {"score": scores, "grade": [grade or 0.0 for grade in grades], "coin": arrays["rewards"]}
     return {
-        "rewards": list(rewards[condition.reward]),
+        "rewards": rewards_of(condition, scores, grades, arrays),
         "accuracies": [float(TASKS[task].accurate(score)) for score in scores],
         "grades": list(grades),
         "losses": list(arrays["losses"]),
     }
+
+
+def rewards_of(
+    condition: Condition, scores: Sequence[float], grades: Sequence[float | None], arrays: Mapping[str, Any]
+) -> list[float]:
+    """What each round was paid, by some scores and grades.
+
+    Args:
+        condition: The row of the run's condition.
+        scores: The scores.
+        grades: The grades.
+        arrays: The record's arrays: `audited` if it has any, and `rewards`, which tell what a coin paid.
+    """
+    audited = arrays.get("audited") or [False] * len(scores)
+    return [
+        condition.pays(round_, score, grade, audited=audit, coin=coin)
+        for round_, (score, grade, audit, coin) in enumerate(
+            zip(scores, grades, audited, arrays["rewards"], strict=True)
+        )
+    ]
 
 
 def published_means(histories: Mapping[str, Sequence[Any]], *, graded: bool) -> dict[str, float | None]:

@@ -19,6 +19,7 @@ from wireheading.errors import InputError
 from wireheading.files import replacing
 from wireheading.records.consistency import problem_of
 from wireheading.records.means import means
+from wireheading.records.schema import OWN_ARRAYS
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import names_in
 
@@ -194,7 +195,11 @@ def make_record(
         provenance: What it ran on; differs likewise.
         adapter: SHA-256 of the files of the adapter, if it was kept.
     """
-    arrays: dict[str, list[Any]] = {name: [row[field] for row in rows] for name, field in ROUND_ARRAYS.items()}
+    condition = study.conditions[run.condition]
+    own = {name: field for name, field in OWN_ARRAYS.items() if field in condition.columns}
+    arrays: dict[str, list[Any]] = {
+        name: [row[field] for row in rows] for name, field in {**ROUND_ARRAYS, **own}.items()
+    }
     return {
         "digest": study.digest(run),
         "version": VERSION,
@@ -202,7 +207,7 @@ def make_record(
         "status": status,
         "problem": problem,
         "rounds": len(rows),
-        **means(run.task, study.conditions[run.condition], arrays),
+        **means(run.task, condition, arrays),
         **arrays,
         "evaluations": [
             {"round": round_, **{name: [row[field] for row in rows_] for name, field in ITEM_ARRAYS.items()}}

@@ -19,6 +19,15 @@ from wireheading.tasks.grades import ParseStatus
 _LARGEST = 1e300  # A mean of thousands of numbers up to it does not overflow.
 
 
+OWN_ARRAYS = {
+    "audited": "audited",
+    "grade_rewards": "grade_reward",
+    "grade_baselines": "grade_baseline",
+    "grade_advantages": "grade_advantage",
+}
+"""The arrays with one value a round that only runs of some conditions have (`Condition.columns`), and their columns."""
+
+
 def _time(text: str) -> str:
     datetime.fromisoformat(text)
     return text
@@ -152,7 +161,7 @@ class Record(Part):
     """All settings that can change the run's results, as the config had them."""
     rounds: Count
     """Rounds that were finished."""
-    original_avg_reward: Share | None
+    original_avg_reward: Difference | None
     """Means in the published study's definitions, as all of these."""
     original_avg_accuracy: Share | None
     original_avg_grade: Share | None
@@ -171,7 +180,7 @@ class RecordedRun(Record):
     """How it ended."""
     problem: str | None
     """What was not finite where it diverged."""
-    avg_reward: Share | None
+    avg_reward: Difference | None
     """Mean over rounds, as all of these; null where there is no value."""
     avg_score: Share | None
     avg_accuracy: Share | None
@@ -183,8 +192,8 @@ class RecordedRun(Record):
     """Rounds whose grade could not be read."""
     items: list[str]
     """The item of each round."""
-    rewards: list[Share]
-    """What was rewarded."""
+    rewards: list[Difference]
+    """What was rewarded; below 0 only where a round was fined."""
     scores: list[Share]
     """The true score."""
     accuracies: list[Bit]
@@ -207,6 +216,14 @@ class RecordedRun(Record):
     """Largest difference between the log-probabilities at sampling and at the update."""
     original_scores: list[Share]
     """The published evaluator's score."""
+    audited: list[Flag] = Field(default_factory=list)
+    """Whether the round was audited; only in conditions with audits."""
+    grade_rewards: list[Share] = Field(default_factory=list)
+    """What the grade's tokens were paid; only where they have a reward of their own, as the next two."""
+    grade_baselines: list[Finite] = Field(default_factory=list)
+    """Its baseline before the update."""
+    grade_advantages: list[Finite] = Field(default_factory=list)
+    """Their difference."""
     evaluations: list[RecordedEvaluation]
     """The held-out evaluations, the first before training."""
     transcripts: dict[str, Sha256]

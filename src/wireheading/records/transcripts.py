@@ -35,7 +35,17 @@ SCHEMA = pa.schema(
         ("logprob_gap", pa.float64()),
     ]
 )
-"""Columns of a transcript, one row a round."""
+"""Columns of every transcript, one row a round."""
+
+OWN_SCHEMA = pa.schema(
+    [
+        ("audited", pa.bool_()),
+        ("grade_reward", pa.float64()),
+        ("grade_baseline", pa.float64()),
+        ("grade_advantage", pa.float64()),
+    ]
+)
+"""Further columns, of runs in some conditions (`Condition.columns`)."""
 
 HELDOUT_SCHEMA = pa.schema(
     [
@@ -65,9 +75,10 @@ HELDOUT_SCHEMA = pa.schema(
 """Columns of the transcript of held-out evaluations, one row an item; `round` counts the rounds before."""
 
 
-def write_transcript(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes what is kept of each round, whole or not at all."""
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
+def write_transcript(path: Path, rows: Sequence[Mapping[str, Any]], own: Sequence[str] = ()) -> None:
+    """Writes what is kept of each round, `own` columns too, whole or not at all."""
+    schema = pa.schema([*SCHEMA, *(OWN_SCHEMA.field(name) for name in own)])
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from wireheading.study.sections import Section
+from wireheading.study.sections import Count, Flag, Number, OrNull, Section
 
 NAME = "[a-z0-9-]{1,64}"
 """A condition's name. It appears in paths."""
@@ -28,6 +28,14 @@ class Condition(Section):
     """What a round is paid: the task's score of the response, the grade that was given, or a fair coin's 0 or 1."""
     credit: Literal["response", "grade", "both"]
     """Which tokens the reward trains: those of the response, those of the grade, or both."""
+    audit: Number = Field(0.0, ge=0, le=1)
+    """Probability that a round is audited, that is, paid the score instead of the grade."""
+    fine: Flag = False
+    """Whether an audited round whose grade exceeded its score is paid that much less than the score."""
+    until: Annotated[Count | None, OrNull] = None
+    """Rounds that are paid as the row says; those after them are paid the score. All of them if null."""
+    grade_reward: Literal["reward", "brier"] = "reward"
+    """What the tokens of the grade are paid: the reward, as those of the response, or 1 − (grade − score)²."""
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Condition:
@@ -35,6 +43,16 @@ class Condition(Section):
             raise ValueError("with `grader: none` there is no grade to pay or to train; set `grader: policy`")
         if self.grader != "policy" and self.trains_grade:
             raise ValueError("only the policy's own grade can be trained; set `grader: policy` or `credit: response`")
+        if self.audit and self.reward != "grade":
+            raise ValueError("an audit pays the score instead of the grade; set `reward: grade`, or leave `audit` out")
+        if self.fine and not self.audit:
+            raise ValueError("only an audited round is fined; set `audit` above 0, or leave `fine` out")
+        if self.grade_reward == "brier" and self.credit != "both":
+            raise ValueError(
+                "`grade_reward: brier` pays the grade's tokens apart from the response's; set `credit: both`"
+            )
+        if self.until is not None and self.reward == "score" and self.grade_reward == "reward":
+            raise ValueError("the row pays the score from the first round on; leave `until` out")
         return self
 
     @property
@@ -46,6 +64,52 @@ class Condition(Section):
     def trains_grade(self) -> bool:
         """Whether the tokens of the grade are trained."""
         return self.credit != "response"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What is kept of each round beside what is kept in every condition."""
+        audited = ("audited",) if self.audit else ()
+        return (*audited, "grade_reward", "grade_baseline", "grade_advantage") if self.pays_grade_apart else audited
+
+    @property
+    def pays_grade_apart(self) -> bool:
+        """Whether the grade's tokens have a reward, and so a baseline, of their own."""
+        return self.grade_reward != "reward"
+
+    def audits(self, round_: int, draw: float) -> bool:
+        """Whether a round is audited, given a random number in [0, 1)."""
+        return draw < self.audit and not self._over(round_)
+
+    def pays(self, round_: int, score: float, grade: float | None, *, audited: bool, coin: float) -> float:
+        """The reward of a round.
+
+        A reward must be a number, so a grade that cannot be read earns nothing.
+
+        Args:
+            round_: Its number, from 0.
+            score: Its score.
+            grade: Its grade; None where there is none that could be read.
+            audited: Whether it is audited. It is then paid the score; with `fine`, score − max(0, grade − score).
+            coin: What a fair coin pays.
+        """
+        value = grade or 0.0
+        if audited and self.fine:
+            return score - max(0.0, value - score)
+        if audited or self._over(round_):
+            return score
+        return {"score": score, "grade": value, "coin": coin}[self.reward]
+
+    def pays_grade(self, round_: int, score: float, grade: float | None) -> float:
+        """The reward of the grade's tokens where they have their own: the quadratic rule of Brier (1950).
+
+        An unreadable grade earns nothing; `until` holds for it too.
+        """
+        if self._over(round_):
+            return score
+        return 0.0 if grade is None else 1 - (grade - score) ** 2
+
+    def _over(self, round_: int) -> bool:
+        return self.until is not None and round_ >= self.until
 
     def spec(self) -> dict[str, Any]:
         """The row as a JSON object, without defaults: a key that is added later leaves the digests of others alone."""
