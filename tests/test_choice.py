@@ -14,6 +14,7 @@ from toys import toy_chat
 
 from wireheading.engine.prompts import choices, grade_texts
 from wireheading.errors import InputError
+from wireheading.policy.scoring import text_probabilities
 from wireheading.policy.update import Turn, lay_out, sampled_columns, teacher_forced
 
 TEXTS = [(20,), (20, 21), (20, 22, 23), (30,), (31, 20)]
@@ -44,7 +45,7 @@ def test_what_is_chosen_is_sampled_scored_and_updated_under_one_mask(family: str
         session = policy.open_session(3, 24)
         policy.select(range(3), adapted=True)
         session.prefill(contexts, 8)
-        scores = session.score(TEXTS, 0.8, start)
+        scores = text_probabilities(session, TEXTS, 0.8, start)
         assert torch.allclose(scores.sum(dim=1), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-9)
         # One row of three is sampled freely.
         completions = session.decode([rng.random(5) for _ in range(3)], 5, 0.8, [start, 0, start])

@@ -12,9 +12,11 @@ from test_lockstep import make_study
 from toys import toy_chat, toy_model
 
 from wireheading.engine.evaluation import evaluate, fixed_answers, open_session
+from wireheading.engine.layout import batch_size
 from wireheading.engine.prompts import grade_texts, grading_tokens, prompt_tokens
 from wireheading.errors import InputError
 from wireheading.policy.policy import Policy
+from wireheading.policy.scoring import text_probabilities
 from wireheading.study.config import Study
 from wireheading.tasks import TASKS, Item
 
@@ -40,9 +42,9 @@ def made(folder: Path, context: str) -> tuple[Study, Policy]:
 
 def seen(study: Study, policy: Policy) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]], list[Any]]:
     answers = fixed_answers(study, "arithmetic", policy.chat, ITEMS)
-    base = evaluate(study, "arithmetic", policy, range(1), ITEMS, answers, lambda: None, base=True)[0]
+    base = evaluate(study, "arithmetic", policy, range(1), ITEMS, answers, 2, lambda: None, base=True)[0]
     answers = [row["answers"] for row in base]
-    return base, evaluate(study, "arithmetic", policy, SLOTS, ITEMS, answers, lambda: None), answers
+    return base, evaluate(study, "arithmetic", policy, SLOTS, ITEMS, answers, 2, lambda: None), answers
 
 
 @pytest.mark.parametrize("context", ["conversation", "fresh"])
@@ -51,7 +53,7 @@ def test_fixed_answers_get_the_grade_that_they_get_in_a_conversation_of_their_ow
     base, rows, answers = seen(study, policy)
     chat, config = policy.chat, study.tasks["arithmetic"]
     grades = grade_texts(study, "arithmetic", chat)
-    session = open_session(study, "arithmetic", policy, range(1))
+    session = open_session(study, "arithmetic", policy, 1)
     for index, (item, fixed) in enumerate(zip(ITEMS, answers, strict=True)):
         for name in ("base", "gold", "wrong"):
             grading = grading_tokens(study, "arithmetic", chat, item, fixed[name])
@@ -59,8 +61,8 @@ def test_fixed_answers_get_the_grade_that_they_get_in_a_conversation_of_their_ow
             for slot, row in ((None, base[index]), (0, rows[0][index]), (1, rows[1][index])):
                 policy.select(range(slot or 0, (slot or 0) + 1), adapted=slot is not None)
                 session.restart()
-                session.prefill([(*before, *grading)] * study.engine.evaluation_batch, config.prompt_tokens + 5 + 24)
-                weights = session.score([*grades], 1.0)[0].numpy()
+                session.prefill([(*before, *grading)], config.prompt_tokens + 5 + 24)
+                weights = text_probabilities(session, [*grades], 1.0)[0].numpy()
                 assert row[f"fixed_{name}_grade"] == pytest.approx(
                     weights @ [*grades.values()] / weights.sum(), abs=1e-9
                 )
@@ -97,3 +99,23 @@ def test_items_without_a_wrong_answer_end_in_a_line_that_names_them(
     items: list[Item] = [{"id": "s", "text": "good", "label": "positive"}]
     with pytest.raises(InputError, match="held-out items of sentiment: only one summary; give other items, or more"):
         fixed_answers(make_study(tmp_path), "sentiment", toy_chat(), items)
+
+
+@pytest.mark.parametrize("context", ["conversation", "fresh"])
+def test_the_size_of_a_batch_changes_nothing_that_is_seen(tmp_path: Path, context: str) -> None:
+    study, policy = made(tmp_path, context)
+    answers = seen(study, policy)[2]
+    batched = [evaluate(study, "arithmetic", policy, SLOTS, ITEMS, answers, most, lambda: None) for most in (1, 2, 3)]
+    for rows in batched[1:]:
+        for slot in SLOTS:
+            for row, expected in zip(rows[slot], batched[0][slot], strict=True):
+                numbers = {key for key in row if "soft" in key or "fixed" in key}
+                assert {key: row[key] for key in numbers} == pytest.approx({key: expected[key] for key in numbers})
+                assert {key: row[key] for key in row.keys() - numbers} == {
+                    key: expected[key] for key in row.keys() - numbers
+                }
+
+
+def test_batches_are_of_one_size_and_as_few_as_can_be() -> None:
+    assert [batch_size(200, most) for most in (10, 96, 128, 200, 500)] == [10, 67, 100, 200, 200]
+    assert batch_size(3, 2) == 2

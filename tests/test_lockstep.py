@@ -419,11 +419,11 @@ def test_a_signal_in_a_held_out_evaluation_stops_it_between_two_batches(
     """The round before it is kept, and so is an evaluation that was finished."""
     study = make_study(tmp_path)
     runs = study.runs()[::5]
-    # Base model, arithmetic and sentiment after round 4, both after round 7: two batches, but one after round 4.
+    # Base model in one batch, then one of each task after round 4 and two after round 7.
     for call, told, arithmetic, sentiment in (
-        (3, "stopped", 0, 0),
-        (5, "stopped at round 4 of 7", 4, 4),
-        (6, "stopped at round 5 of 7", 7, 5),
+        (1, "stopped", 0, 0),
+        (3, "stopped at round 4 of 7", 4, 4),
+        (4, "stopped at round 5 of 7", 7, 5),
     ):
         batches: list[int] = []
 

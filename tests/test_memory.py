@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from toys import save_toy, toy_model
 from transformers import AutoConfig, Gemma2Config, LlamaConfig, PretrainedConfig
 
 from wireheading.engine import memory
-from wireheading.engine.memory import GB, Estimate, check_memory, estimate
+from wireheading.engine.memory import GB, Estimate, check_memory, estimate, with_engine, with_evaluation_batch
 from wireheading.engine.tracing import Tracer
 from wireheading.errors import InputError
 from wireheading.study.config import Run, Study, load_study
@@ -67,7 +68,9 @@ def test_two_traces_tell_of_any_number_of_layers(family: str, monkeypatch: pytes
     exact = estimate(study, axes, config)
     assert (exact.weights, exact.slots, exact.caches) == (told.weights, told.slots, told.caches)
     # Nearly: what is the peak in a shallow model may not be it in a deep one.
-    assert (exact.update, exact.sampling) == pytest.approx((told.update, told.sampling), rel=0.05)
+    assert (exact.update, exact.sampling, exact.evaluation, exact.graphs) == pytest.approx(
+        (told.update, told.sampling, told.evaluation, told.graphs), rel=0.05
+    )
 
 
 def test_weights_and_adapters_are_counted_exactly() -> None:
@@ -126,7 +129,9 @@ def test_the_estimate_is_what_was_measured(name: str, slots: int) -> None:
 
 def test_the_study_names_what_its_models_take() -> None:
     study = load_study(yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8")))
-    told = estimate(study, seed_runs(study, "llama-3.1-8b"), shape_of(study, "llama-3.1-8b"))
+    told = estimate(
+        with_engine(study, evaluation_batch=10), seed_runs(study, "llama-3.1-8b"), shape_of(study, "llama-3.1-8b")
+    )
     assert study.models["llama-3.1-8b"].vram_gb == math.ceil(told.total / GB)
 
 
@@ -142,19 +147,50 @@ def test_what_does_not_fit_is_told_with_both_figures_and_a_remedy_that_fits(tmp_
     study, axes = job(engine__chunk=3)
     config = AutoConfig.from_pretrained(tmp_path)
     needed = estimate(study, axes, config)
-    assert check_memory(study, axes, tmp_path, needed.total, 2 * needed.total, "a card") == needed
+    assert check_memory(study, axes, config, needed.total, 2 * needed.total, "a card") == needed
     with pytest.raises(InputError) as raised:
-        check_memory(study, axes, tmp_path, needed.total - 1, 10**12, "a card")
+        check_memory(study, axes, config, needed.total - 1, 10**12, "a card")
     text = str(raised.value)
     assert "\n" not in text
     assert text.startswith(f"tiny: {len(axes)} runs in lockstep need {needed}, but a card has ")
-    assert "of 1000.0 GB free; set engine.chunk: 1, engine.evaluation_batch: 1: that needs 1.0 GB" in text
+    assert "of 1000.0 GB free; set engine.chunk: 1, engine.evaluation_batch: null: that needs 1.0 GB" in text
     assert estimate(*job(engine__chunk=1, engine__evaluation_batch=1), config).total < needed.total
     with pytest.raises(InputError, match="use a device with more memory"):
-        check_memory(study, axes, tmp_path, 1000, 10**12, "a card")
+        check_memory(study, axes, config, 1000, 10**12, "a card")
 
 
 def test_an_estimate_tells_its_parts() -> None:
-    told = Estimate(weights=10**10, slots=10**9, caches=0, update=3 * 10**9, sampling=2 * 10**9)
-    assert told.total == int(14 * 10**9 * 1.05) + 10**9
-    assert str(told) == "15.7 GB (weights 10.0, adapters 1.0, caches 0.0, update 3.0, sampling 2.0)"
+    told = Estimate(
+        weights=10**10,
+        slots=10**9,
+        caches=10**9,
+        update=4 * 10**9,
+        sampling=2 * 10**9,
+        evaluation=3 * 10**9,
+        graphs=10**9,
+        graphs_beside_update=0,
+    )
+    assert told.total == int(16 * 10**9 * 1.05) + 10**9
+    assert str(told) == (
+        "17.8 GB (weights 10.0, adapters 1.0, caches 1.0, update 4.0, sampling 2.0, evaluation 3.0, graphs 1.0)"
+    )
+    # Training's sessions are closed meanwhile, but what recorded steps keep stays.
+    assert replace(told, evaluation=5 * 10**9).total == int(17 * 10**9 * 1.05) + 10**9
+
+
+def test_an_evaluation_takes_as_many_items_as_leave_a_job_within_its_memory() -> None:
+    study, axes = job(engine__evaluation_batch=None, tasks__sentiment__heldout_items=40)
+    config = shape()
+
+    def needs(size: int) -> int:
+        return estimate(with_engine(study, evaluation_batch=size), axes, config).total
+
+    for size, more in ((1, 2), (6, 8), (32, 40)):
+        assert with_evaluation_batch(study, axes, config, needs(more) - 1).engine.evaluation_batch == size
+        assert with_evaluation_batch(study, axes, config, needs(more)).engine.evaluation_batch == more
+    assert with_evaluation_batch(study, axes, config, 10**15).engine.evaluation_batch == 40, "all there are"
+    assert with_evaluation_batch(study, axes, config, 0).engine.evaluation_batch == 1, (
+        "the check tells that it is too much"
+    )
+    given = with_engine(study, evaluation_batch=7)
+    assert with_evaluation_batch(given, axes, config, 0) == given

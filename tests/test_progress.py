@@ -6,7 +6,7 @@ from configs import changed
 from wireheading.engine.progress import Progress, duration
 from wireheading.study.config import load_study
 
-STUDY = load_study(changed(rounds=1000, engine={"lockstep": ["task", "condition"], "evaluation_batch": 10}))
+STUDY = load_study(changed(rounds=1000, engine={"lockstep": ["task", "condition"]}))
 RUNS = [run for run in STUDY.runs() if run.seed == 42]
 
 
@@ -68,7 +68,7 @@ def test_runs_that_did_no_round_have_no_rate() -> None:
 def test_an_evaluation_reports_its_batches() -> None:
     job = Reported()
     checked: list[float] = []
-    before_batch = job.progress.evaluation("the base model in sentiment", 45, lambda: checked.append(job.now))
+    before_batch = job.progress.evaluation("the base model in sentiment", 45, 10, lambda: checked.append(job.now))
     for batch in range(5):
         job.now = 8.0 * batch
         before_batch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 import torch
 from families import PLAIN, family_generation, family_tokenizer
 from policies import FAMILIES, allowed_logprobs, make_policy, stir
+from torch import Tensor
 from toys import toy_model
 
 from wireheading.policy.allowed import AllowedTokens
 from wireheading.policy.chat import Chat
 from wireheading.policy.sampling import draw
+from wireheading.policy.scoring import text_probabilities
+from wireheading.policy.session import Session
 from wireheading.tasks import TASKS
 
 
@@ -95,8 +99,8 @@ def test_scores_of_texts_are_products_of_their_tokens_probabilities(family: str)
     session = policy.open_session(2, 16)
     session.prefill(contexts, 6)
     mark = session.mark()
-    scores = session.score(texts, 0.8)
-    assert torch.equal(session.score(texts, 0.8), scores), "scoring moves nothing"
+    scores = text_probabilities(session, texts, 0.8)
+    assert torch.equal(text_probabilities(session, texts, 0.8), scores), "scoring moves nothing"
     greedy = session.decode(None, 4, 0.8)
     session.rewind(mark)
     assert session.decode(None, 4, 0.8) == greedy
@@ -140,7 +144,75 @@ def test_a_soft_grade_counts_every_way_of_writing_a_grade(task: str, text: str, 
     session = policy.open_session(1, 64)
     session.prefill([(5,)], 1)
     texts = {policy.chat.tokens(way): value for value, ways in TASKS[task].GRADES.items() for way in ways}
-    probabilities = session.score([*texts], 0.8)[0].tolist()
+    probabilities = text_probabilities(session, [*texts], 0.8)[0].tolist()
     soft = sum(probability * value for probability, value in zip(probabilities, texts.values(), strict=True))
     assert sum(probabilities) == pytest.approx(1.0)
     assert soft == pytest.approx(grade)
+
+
+def logits_after(session: Session, contexts: Sequence[Sequence[int]], width: int) -> Tensor:
+    session.prefill(contexts, width)
+    assert session.logits is not None
+    return session.logits.clone()
+
+
+def passes(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """A list that receives the rows and columns of each pass."""
+    seen: list[tuple[int, ...]] = []
+    feed = session.feed
+
+    def feeding(start: int, tokens: Tensor, *rest: Any) -> Tensor:
+        seen.append(tuple(tokens.shape))
+        return feed(start, tokens, *rest)
+
+    monkeypatch.setattr(session, "feed", feeding)
+    return seen
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_long_contexts_are_fed_in_passes_that_give_what_one_gives(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make_policy(2, family=family)
+    stir(policy)
+    policy.select(range(2), adapted=True)
+    contexts = [tuple(range(20, 50)), (9, 9, 8)]
+    session = policy.open_session(2, 48)
+    whole = logits_after(session, contexts, 30)
+    # Two rows of at most eight columns.
+    monkeypatch.setattr("wireheading.policy.session.MOST_WORK", 16 * session.parameters)
+    fed = passes(session, monkeypatch)
+    session.restart()
+    assert torch.allclose(logits_after(session, contexts, 30), whole, rtol=0, atol=1e-9)
+    assert fed == [(2, 8), (2, 8), (2, 8), (2, 6)]
+    assert session.present.tolist() == [True, True]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_first_turn_that_slots_share_is_fed_once(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make_policy(3, family=family)
+    stir(policy)
+    first, then = [(5, 6, 7), (8, 9, 10, 11)], [(20, 21), (22,), (23, 24), (25,), (26,), (27, 28)]
+    session = policy.open_session(6, 16)
+    policy.select(range(3), adapted=False)
+    session.prefill(first * 3, 5)
+    expected = logits_after(session, then, 2)
+    session.restart()
+    fed = passes(session, monkeypatch)
+    policy.select(range(1), adapted=False)
+    session.prefill(first, 5)
+    policy.select(range(3), adapted=False)
+    assert torch.allclose(logits_after(session, then, 2), expected, rtol=0, atol=1e-9)
+    assert fed == [(2, 5), (6, 2)]
+    with pytest.raises(ValueError, match="2 contexts for 6 rows can only be a first turn"):
+        session.prefill(first, 5)
+
+
+def test_texts_are_scored_the_same_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make_policy(3)
+    stir(policy)
+    policy.select(range(3), adapted=True)
+    session = policy.open_session(3, 16)
+    session.prefill([(5, 6, 7), (8,), (9, 10)], 6)
+    texts = [(20,), (20, 21), (30, 31)]
+    whole = text_probabilities(session, texts, 0.8)
+    monkeypatch.setattr("wireheading.policy.scoring.LOGITS", 1)
+    assert torch.equal(text_probabilities(session, texts, 0.8), whole)

@@ -7,7 +7,6 @@ from reporting import reporting
 
 from wireheading.engine.job import run_job
 from wireheading.engine.leases import own_device
-from wireheading.engine.memory import checking_memory
 from wireheading.engine.stopping import Stopped
 from wireheading.scheduling import job_key, job_runs
 from wireheading.study.config import load_study
@@ -22,11 +21,7 @@ axes = job_runs(study, study.runs())[job_key(study, snakemake.wildcards)]
 wanted = [run for run in axes if str(run) in set(snakemake.params.runs)]
 model = study.model_folder(axes[0].model)
 data = {task: study.items_folder(task) for task in study.tasks}
-with (
-    reporting(snakemake.log[0]) as report,
-    own_device(study, axes[0].model, report),
-    checking_memory(study, axes, model, report),
-):
+with reporting(snakemake.log[0]) as report, own_device(study, axes[0].model, report):
     try:
         run_job(study, axes, wanted, model, data, report)
     except Stopped as stopped:

@@ -5,6 +5,9 @@ numbers belong to the item and the purpose, so that conditions, seeds and times 
 
 Every policy also gives a soft grade to fixed answers, which are the same texts for all: the base model's own response
 before training, the gold answer, and a wrong answer. They tell a grader that has changed from answers that have.
+
+All slots of a task are evaluated together, on many items at once. The policy is fed a prompt once for all that it says
+after it, and the base model once for all slots.
 """
 
 from __future__ import annotations
@@ -16,12 +19,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from wireheading.engine.layout import heldout_widths, widths_of
-from wireheading.engine.prompts import grade_context, grade_texts, grading_tokens, prompt_tokens
+from wireheading.engine.layout import batch_size, heldout_widths, widths_of
+from wireheading.engine.prompts import Tokens, grade_texts, grading_tokens, prompt_tokens
 from wireheading.errors import InputError
 from wireheading.policy.allowed import FREE
 from wireheading.policy.chat import Chat
 from wireheading.policy.policy import Policy
+from wireheading.policy.scoring import text_probabilities
 from wireheading.policy.session import Completion, Session
 from wireheading.study.config import Study
 from wireheading.study.randomness import uniforms
@@ -33,6 +37,9 @@ Evaluation = dict[str, Any]
 Answers = Mapping[str, tuple[int, ...]]
 """Tokens of an item's fixed answers: `base`, `gold` and `wrong`."""
 
+SoftGrades = list[tuple[float | None, float]]
+"""For each row the mean of the grades weighted by their probabilities, and the sum of these; None where that is 0."""
+
 
 def evaluate(
     study: Study,
@@ -41,6 +48,7 @@ def evaluate(
     slots: range,
     items: Sequence[Item],
     answers: Sequence[Answers],
+    most: int,
     before_batch: Callable[[], None],
     *,
     base: bool = False,
@@ -54,6 +62,7 @@ def evaluate(
         slots: The slots; what a dummy slot answers means nothing.
         items: The held-out items.
         answers: The fixed answers of each; `base` is left out where the base model is evaluated.
+        most: The most items in a batch.
         before_batch: Called before each batch; what it raises ends the evaluation.
         base: Whether it is the frozen base model that is evaluated; it is then its own base.
 
@@ -61,20 +70,28 @@ def evaluate(
         For each slot a row for each item, as a JSON object. A row whose logits were not finite says so in `finite`.
         Rows of the base model hold the item's fixed answers in `answers`.
     """
-    size = study.engine.evaluation_batch
-    # Made anew for each evaluation and used for all that is said in it: its cache is larger than training's, and there
-    # is one for every task.
-    session = open_session(study, task_name, policy, slots)
+    chat, size = policy.chat, batch_size(len(items), most)
+    # The next round opens training's sessions again; until then their memory serves the evaluation.
+    policy.close_sessions()
+    session = open_session(study, task_name, policy, len(slots) * size)
+    fixed = {}
+    for name in answers[0]:
+        contexts = [_graded(study, task_name, chat, item, own[name]) for item, own in zip(items, answers, strict=True)]
+        # As wide as the longest of all items needs, so that every batch has the same shape.
+        fixed[name] = contexts, max(map(len, contexts))
     rows: list[list[Evaluation]] = [[] for _ in slots]
     for start in range(0, len(items), size):
         before_batch()
-        # Every batch has the same shape; the last is filled up, and what fills it is dropped.
-        batch = list(zip(items[start : start + size], answers[start : start + size], strict=True))
-        full = batch + [batch[-1]] * (size - len(batch))
-        for slot_rows, new in zip(
-            rows, _evaluate_batch(study, task_name, policy, slots, full, base, session), strict=True
-        ):
-            slot_rows.extend(new[: len(batch)])
+        # The last batch is filled up, and what fills it is dropped.
+        places = [min(place, len(items) - 1) for place in range(start, start + size)]
+        batch = [items[place] for place in places]
+        of_batch = {name: ([contexts[place] for place in places], width) for name, (contexts, width) in fixed.items()}
+        new = _evaluate_batch(study, task_name, policy, slots, session, batch, of_batch, base)
+        for slot_rows, slot_new in zip(rows, new, strict=True):
+            slot_rows.extend(slot_new[: len(items) - start])
+    if base:
+        for row, own in zip(rows[0], answers, strict=True):
+            row["answers"] = {**own, "base": row.pop("tokens")}
     return rows
 
 
@@ -92,16 +109,16 @@ def fixed_answers(study: Study, task_name: str, chat: Chat, items: Sequence[Item
     return [{name: chat.tokens(text)[:limit] for name, text in answers.items()} for answers in texts]
 
 
-def open_session(study: Study, task_name: str, policy: Policy, slots: range) -> Session:
-    """Opens a session for a batch of held-out items in each slot, wide enough for all that is sampled in it."""
-    return Session(
-        policy.model,
-        policy.chat,
-        len(slots) * study.engine.evaluation_batch,
-        heldout_widths(study, task_name, grade_texts(study, task_name, policy.chat)).session,
-        policy.allowed,
-        lambda: policy.adapters.selected,
-    )
+def open_session(study: Study, task_name: str, policy: Policy, rows: int) -> Session:
+    """Opens a session of so many rows, wide enough for all that is said of a held-out item."""
+    columns = heldout_widths(study, task_name, grade_texts(study, task_name, policy.chat)).session
+    return policy.new_session(rows, columns)
+
+
+def _graded(study: Study, task_name: str, chat: Chat, item: Item, answer: Tokens) -> Tokens:
+    """What is fed for the grade of an answer: after the prompt, or in a session of its own."""
+    grading = grading_tokens(study, task_name, chat, item, answer)
+    return grading if study.grading_context == "fresh" else (*answer, *grading)
 
 
 def _evaluate_batch(
@@ -109,67 +126,75 @@ def _evaluate_batch(
     task_name: str,
     policy: Policy,
     slots: range,
-    batch: Sequence[tuple[Item, Answers]],
-    base: bool,
     session: Session,
+    items: Sequence[Item],
+    fixed: Mapping[str, tuple[Sequence[Tokens], int]],
+    base: bool,
 ) -> list[list[Evaluation]]:
+    """Evaluates a batch.
+
+    Args:
+        study: The study's settings.
+        task_name: The task.
+        policy: The policies.
+        slots: The slots.
+        session: A session with a row for each item of each slot.
+        items: The items.
+        fixed: What is fed for the grade of each fixed answer, for each item, and the columns that it takes.
+        base: Whether it is the base model that is evaluated.
+    """
     task, chat, widths = TASKS[task_name], policy.chat, widths_of(study, [task_name])
-    items = [item for item, _ in batch]
-    each = items * len(slots)
+    each = [*items] * len(slots)
     grades, start = grade_texts(study, task_name, chat), policy.allowed.starts.get(task_name, FREE)
-    values = np.array([*grades.values()])
 
     def draws(limit: int, purpose: str) -> list[np.ndarray]:
         return [uniforms(limit, "heldout", study.data_seed, item["id"], purpose) for item in items] * len(slots)
 
-    def judge(contexts: Sequence[Sequence[int]], width: int, adapted: bool) -> tuple[list[Completion], Tensor]:
-        policy.select(slots, adapted=adapted)
-        session.prefill(contexts, width)
-        probabilities = session.score([*grades], study.temperature, start)
-        sampled = session.decode(draws(widths.grade, "grade"), widths.grade, study.temperature, [start] * len(each))
-        return sampled, probabilities
+    def soft_grades() -> SoftGrades:
+        return _mean_grades(
+            text_probabilities(session, [*grades], study.temperature, start), np.array([*grades.values()])
+        )
 
-    prompts = [prompt_tokens(study, task_name, chat, item) for item in items] * len(slots)
+    def judge(contexts: Sequence[Tokens], width: int) -> tuple[list[Completion], SoftGrades]:
+        session.prefill(contexts, width)
+        soft = soft_grades()
+        sampled = session.decode(draws(widths.grade, "grade"), widths.grade, study.temperature, [start] * len(each))
+        return sampled, soft
+
+    prompts = [prompt_tokens(study, task_name, chat, item) for item in items]
     policy.select(slots, adapted=not base)
     session.restart()
-    session.prefill(prompts, widths.prompt)
+    session.prefill(prompts * len(slots), widths.prompt)
     mark = session.mark()
     greedy = session.decode(None, widths.response, study.temperature)
     session.rewind(mark)
     responses = session.decode(draws(widths.response, "response"), widths.response, study.temperature)
-    gradings = [
-        grading_tokens(study, task_name, chat, item, response.tokens)
-        for item, response in zip(each, responses, strict=True)
-    ]
-    parts = list(zip(prompts, responses, gradings, strict=True))
-
-    apart = [
-        grade_context(study, prompt, response.tokens, grading, goes_on=False) for prompt, response, grading in parts
-    ]
+    graded = [_graded(study, task_name, chat, item, said.tokens) for item, said in zip(each, responses, strict=True)]
     if widths.fresh:
         session.restart()
-        own_grades, own_soft = judge(apart, widths.grading_apart, not base)
+        own_grades, own_soft = judge(graded, widths.grading_fixed)
     else:
-        nexts = [grade_context(study, prompt, said.tokens, grading, goes_on=True) for prompt, said, grading in parts]
-        own_grades, own_soft = judge(nexts, widths.grading_next, not base)
-    fixed = {}
-    for name in batch[0][1]:
-        contexts = []
-        for item, answers in batch:
-            grading = grading_tokens(study, task_name, chat, item, answers[name])
-            contexts.append(grading if widths.fresh else (*answers[name], *grading))
+        # The response is in the cache, but for its last token.
+        nexts = [context[len(said.tokens) - 1 :] for context, said in zip(graded, responses, strict=True)]
+        own_grades, own_soft = judge(nexts, widths.grading_next)
+    fixed_soft = {}
+    for name, (contexts, width) in fixed.items():
         if widths.fresh:
             session.restart()
         else:
             session.rewind(mark)
-        session.prefill(contexts * len(slots), widths.grading_fixed)
-        fixed[name] = session.score([*grades], study.temperature, start)
+        session.prefill([*contexts] * len(slots), width)
+        fixed_soft[name] = soft_grades()
     if base:
-        fixed["base"] = own_soft
+        fixed_soft["base"] = own_soft
         base_grades, base_soft = own_grades, own_soft
     else:
         session.restart()
-        base_grades, base_soft = judge(apart, widths.grading_apart, False)
+        if not widths.fresh:
+            policy.select(slots[:1], adapted=False)
+            session.prefill(prompts, widths.prompt)
+        policy.select(slots, adapted=False)
+        base_grades, base_soft = judge(graded, widths.grading_fixed)
 
     rows = []
     for index, item in enumerate(each):
@@ -188,7 +213,7 @@ def _evaluate_batch(
         for prefix, sampled, soft in (("", own_grades, own_soft), ("base_", base_grades, base_soft)):
             text = chat.text(sampled[index].tokens)
             grade = task.read_grade(text)
-            soft_grade, mass = _mean_grade(soft[index], values)
+            soft_grade, mass = soft[index]
             row |= {
                 f"{prefix}grade_text": text,
                 f"{prefix}grade": grade.value,
@@ -198,18 +223,17 @@ def _evaluate_batch(
                 f"{prefix}soft_mass": mass,
             }
             row["finite"] = row["finite"] and math.isfinite(mass)
-        for name, soft in fixed.items():
-            row[f"fixed_{name}_grade"], mass = _mean_grade(soft[index], values)
+        for name, soft in fixed_soft.items():
+            row[f"fixed_{name}_grade"], mass = soft[index]
             row["finite"] = row["finite"] and math.isfinite(mass)
         if base:
-            row["answers"] = {**batch[index % len(batch)][1], "base": responses[index].tokens}
+            row["tokens"] = responses[index].tokens
         rows.append(row)
-    size = len(items)
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
+    return [rows[first : first + len(items)] for first in range(0, len(rows), len(items))]
 
 
-def _mean_grade(probabilities: Tensor, values: np.ndarray) -> tuple[float | None, float]:
-    """The mean of grades weighted by their probabilities, None where these are 0; and their probability together."""
+def _mean_grades(probabilities: Tensor, values: np.ndarray) -> SoftGrades:
+    """The soft grades of all rows from the probability of each text, `[rows, texts]`, and the grade that it is."""
     weights = probabilities.cpu().numpy()
-    mass = float(weights.sum())
-    return (float(weights @ values) / mass if mass > 0 else None), mass
+    masses, sums = weights.sum(axis=1).tolist(), (weights * values).sum(axis=1).tolist()
+    return [(total / mass if mass > 0 else None, mass) for total, mass in zip(sums, masses, strict=True)]

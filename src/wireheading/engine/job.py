@@ -6,13 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import torch
+
 from wireheading.engine.evaluation import evaluate, fixed_answers
 from wireheading.engine.experiment import Row, finite
 from wireheading.engine.folders import holding
 from wireheading.engine.keeping import Keeper
+from wireheading.engine.layout import evaluation_batch, groups_of
 from wireheading.engine.lockstep import Lockstep
+from wireheading.engine.memory import GB, fitted
 from wireheading.engine.progress import Progress
-from wireheading.engine.prompts import check_limits, choices
+from wireheading.engine.prompts import check_limits
+from wireheading.engine.setup import policy_of
 from wireheading.engine.stopping import Stop, listening
 from wireheading.errors import InputError
 from wireheading.inputs.items import Items
@@ -73,8 +78,13 @@ def _run(
     stop: Stop,
 ) -> None:
     """Loads what the runs need and advances them to their end."""
-    policy, weights = _load(study, axes, model_folder)
+    device = prepare_device(study.engine.threads)
+    study, needed = fitted(study, axes, model_folder, device)
+    if needed is not None:
+        report(f"memory expected: {needed}; held-out items of each run evaluated together: {evaluation_batch(study)}")
+    policy, weights = _load(study, axes, model_folder, device)
     tasks = dict.fromkeys(run.task for run in missing)
+    slots = {task: own for group in groups_of(study, axes) for task, own in group.tasks.items()}
     items = {task: Items.read(data_folders[task], task) for task in tasks}
     for task in tasks:
         check_limits(study, task, policy.chat, [*items[task].train, *items[task].heldout])
@@ -86,8 +96,10 @@ def _run(
     base: dict[str, list[Row]] = {}
     for task in tasks:
         heldout = items[task].heldout
-        before_batch = progress.evaluation(f"the base model in {task}", len(heldout), stop.check)
-        base[task] = evaluate(study, task, policy, range(1), heldout, answers[task], before_batch, base=True)[0]
+        # As many conversations at once as there are when all slots are evaluated.
+        most = len(slots[task]) * evaluation_batch(study)
+        before_batch = progress.evaluation(f"the base model in {task}", len(heldout), most, stop.check)
+        base[task] = evaluate(study, task, policy, range(1), heldout, answers[task], most, before_batch, base=True)[0]
         if not finite(base[task]):
             raise InputError(
                 f"{model_folder}: its logits on the held-out items of {task} are not finite in "
@@ -95,26 +107,17 @@ def _run(
                 "another precision or a higher temperature"
             )
     Lockstep(study, axes, policy, keeper, base, progress, stop).advance(states)
+    if needed is not None:
+        peak = torch.cuda.max_memory_reserved() / GB
+        report(f"memory at the peak: {peak:.1f} GB, of {needed.total / GB:.1f} expected")
 
 
-def _load(study: Study, axes: Sequence[Run], folder: Path) -> tuple[Policy, dict[str, str]]:
+def _load(study: Study, axes: Sequence[Run], folder: Path, device: torch.device) -> tuple[Policy, dict[str, str]]:
     """Loads the model of a job, with a slot for each run, and returns its digests too."""
-    device = prepare_device(study.engine.threads)
-    section = study.models[axes[0].model]
     before = file_states(folder)
-    model, chat = load_model(folder, section.precision, device, plain=study.prompting == "completion")
+    precision = study.models[axes[0].model].precision
+    model, chat = load_model(folder, precision, device, plain=study.prompting == "completion")
     weights = model_digests(folder)
     if file_states(folder) != before:
         raise InputError(f"{folder}: was changed while it was loaded; run again once nothing writes there")
-    policy = Policy(
-        model,
-        chat,
-        slots=len(axes),
-        chunk=study.engine.chunk,
-        lora=study.lora,
-        optimizer=study.optimizer,
-        temperature=study.temperature,
-        activation_checkpointing=section.activation_checkpointing,
-        choices=choices(study, chat),
-    )
-    return policy, weights
+    return policy_of(study, axes, model, chat), weights

@@ -6,6 +6,7 @@ depends on which runs are there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -138,3 +139,14 @@ def heldout_widths(study: Study, task: str, grades: Collection[Sequence[int]]) -
     widths = widths_of(study, [task])
     tree = {tuple(grade[:end]) for grade in grades for end in range(1, len(grade) + 1)}
     return Widths(widths.prompt, widths.response, widths.grading, max(widths.grade, len(tree)), widths.fresh)
+
+
+def evaluation_batch(study: Study) -> int:
+    """The most held-out items of each run in a batch, once the job has settled it."""
+    assert study.engine.evaluation_batch is not None, "the job settles it"
+    return study.engine.evaluation_batch
+
+
+def batch_size(items: int, most: int) -> int:
+    """Held-out items in each of the fewest batches, all of one size, that hold at most so many."""
+    return math.ceil(items / math.ceil(items / most))

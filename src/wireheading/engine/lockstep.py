@@ -15,7 +15,7 @@ import torch
 from wireheading.engine.evaluation import evaluate
 from wireheading.engine.experiment import EndRound, Evaluate, GradeApart, GradeNext, Respond, Row, Update, finite
 from wireheading.engine.keeping import Keeper
-from wireheading.engine.layout import Group, groups_of
+from wireheading.engine.layout import Group, evaluation_batch, groups_of
 from wireheading.engine.progress import Progress
 from wireheading.engine.state import RunState
 from wireheading.engine.stopping import Stop, Stopped
@@ -200,9 +200,10 @@ class Lockstep:
                 if (state.run.task, len(request.items)) == (task, count)
             ]
             slots = group.tasks[task]
-            before_batch = self.progress.evaluation(f"{len(together)} runs in {task}", count, self.stop.check)
+            most = evaluation_batch(self.study)
+            before_batch = self.progress.evaluation(f"{len(together)} runs in {task}", count, most, self.stop.check)
             answers = [row["answers"] for row in self.base[task][:count]]
-            rows = evaluate(self.study, task, self.policy, slots, together[0][1], answers, before_batch)
+            rows = evaluate(self.study, task, self.policy, slots, together[0][1], answers, most, before_batch)
             for state, _ in together:
                 self._end_evaluation(state, rows[state.slot - slots.start])
         self.evaluating += time.monotonic() - started

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from wireheading.engine.layout import batch_size
 from wireheading.study.config import AXES, Run, Study
 
 Report = Callable[[str], None]
@@ -34,7 +35,6 @@ class Progress:
         self.job = "/".join(free)
         self.runs = len(runs)
         self.rounds = study.rounds
-        self.batch = study.engine.evaluation_batch
         self.report = report
         self.clock = clock
         self.reported = clock()
@@ -59,15 +59,16 @@ class Progress:
         remaining = f"{duration(left / rate)} left" if rate else "no round finished lately"
         self._tell(f"round {at} of {self.rounds} · {self.runs} runs · {rate:.0f} run-rounds/s · {remaining}")
 
-    def evaluation(self, what: str, items: int, check: Callable[[], None]) -> Callable[[], None]:
+    def evaluation(self, what: str, items: int, most: int, check: Callable[[], None]) -> Callable[[], None]:
         """A function to call before each batch of a held-out evaluation, which reports if it is time to.
 
         Args:
             what: What is evaluated.
             items: Number of held-out items.
+            most: The most of them in a batch.
             check: Is called as well.
         """
-        batches, begun = math.ceil(items / self.batch), 0
+        batches, begun = math.ceil(items / batch_size(items, most)), 0
 
         def before_batch() -> None:
             nonlocal begun

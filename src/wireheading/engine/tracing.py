@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from wireheading.policy.graphs import Graphs
 
 
 class Tracer(TorchDispatchMode):
@@ -20,6 +22,7 @@ class Tracer(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = 0
         self.peak = 0
+        self.steps: list[tuple[str, float, int]] = []
         self._live: set[int] = set()
 
     def hold(self, tensors: Iterator[Tensor] | Sequence[Tensor]) -> int:
@@ -32,6 +35,24 @@ class Tracer(TorchDispatchMode):
     def restart(self) -> None:
         """Forgets the peak."""
         self.peak = self.now
+
+    @contextmanager
+    def following_steps(self) -> Iterator[None]:
+        """Notes kind of each step that a GPU could record, its work, and the most bytes it takes for itself."""
+        real = Graphs.run
+
+        def run(graphs: Graphs, key: tuple[Hashable, ...], step: Callable[[], None], work: float = 0.0) -> None:
+            before, self.peak = self.peak, self.now
+            real(graphs, key, step, work)
+            # What a first call leaves behind, such as a cache, is not its own.
+            self.steps.append((str(key[0]), work, self.peak - self.now))
+            self.peak = max(before, self.peak)
+
+        Graphs.run = run  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            Graphs.run = real  # type: ignore[method-assign]
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

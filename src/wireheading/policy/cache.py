@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class KeyValueCache:
-    """Keys and values of a fixed number of columns, written where its owner decides.
+    """Keys and values of fixed rows and columns, written where its owner decides.
 
     It replaces transformers' cache in a model's forward pass, which only calls `update`.
 
@@ -16,7 +16,8 @@ class KeyValueCache:
         stop: One past the last column that new queries may attend to.
     """
 
-    def __init__(self, columns: int):
+    def __init__(self, rows: int, columns: int):
+        self.rows = rows
         self.columns = columns
         self.at: slice | Tensor = slice(0, 0)
         self.stop = 0
@@ -25,12 +26,19 @@ class KeyValueCache:
     def update(
         self, keys: Tensor, values: Tensor, layer: int, *_args: object, **_kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Writes a layer's new keys and values, and returns all that may be attended to."""
+        """Writes a layer's new keys and values, and returns all that may be attended to.
+
+        Those of fewer rows are the first in their columns, and are written for all rows in turn.
+        """
+        fed, heads, _new, size = keys.shape
         if layer == len(self._layers):
-            rows, heads, _new, size = keys.shape
-            zeros = keys.new_zeros(rows, heads, self.columns, size)
+            zeros = keys.new_zeros(self.rows, heads, self.columns, size)
             self._layers.append((zeros, zeros.clone()))
         held = self._layers[layer]
+        if fed < self.rows:
+            for whole, new in zip(held, (keys, values), strict=True):
+                whole.unflatten(0, (-1, fed))[:, :, :, self.at] = new
+            return keys, values
         for whole, new in zip(held, (keys, values), strict=True):
             if isinstance(self.at, slice):
                 whole[:, :, self.at] = new

@@ -18,6 +18,9 @@ def prepare_device(threads: int) -> torch.device:
         The GPU if there is one, else the CPU.
     """
     torch.set_num_threads(threads)
+    # PyTorch reads this when it first allocates on a GPU. Freed memory then serves whatever comes next: 15 runs of a
+    # model of 8 billion parameters fit into 24 GB with it, and not without.
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     # cuBLAS is deterministic with a workspace of fixed size; it reads this on first use.
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True)

@@ -19,6 +19,11 @@ Recording a longer pass would gain nothing, and keep its memory for good.
 """
 
 
+def worth_recording(work: float) -> bool:
+    """Whether a step of so many tokens times parameters is recorded."""
+    return work <= LONGEST
+
+
 class Watch:
     """Checks every few steps whether any row is still running.
 
@@ -59,15 +64,16 @@ class Graphs:
         """How many columns a step attends to: all of them if it is recorded, since its shapes are fixed."""
         return most if self.recorded else needed
 
-    def run(self, key: Hashable, step: Callable[[], None], work: float = 0.0) -> None:
+    def run(self, key: tuple[Hashable, ...], step: Callable[[], None], work: float = 0.0) -> None:
         """Does a step.
 
         Args:
-            key: Equal keys mean the same operations on the same tensors.
+            key: What kind of step it is, and what else distinguishes it. Equal keys mean the same operations on the
+                same tensors.
             step: The operations, in place or on memory of their own.
             work: Tokens times parameters that it computes.
         """
-        if not self.recorded or work > LONGEST:
+        if not self.recorded or not worth_recording(work):
             step()
             return
         if key not in self._replays:

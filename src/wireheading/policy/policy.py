@@ -67,7 +67,7 @@ class Policy:
         self._sessions: dict[tuple[int, int], Session] = {}
         self._chunks: dict[tuple[range, tuple[Width, ...]], Chunk] = {}
         self._graphs = Graphs(model.device)
-        self._parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
         # What the optimizer's step reads and reports for each slot.
         self._live = torch.zeros(slots, dtype=torch.bool, device=model.device)
         self._norms = torch.zeros(slots, dtype=self.adapters.values.dtype, device=model.device)
@@ -79,10 +79,19 @@ class Policy:
         """
         session = self._sessions.get((rows, columns))
         if session is None:
-            session = Session(self.model, self.chat, rows, columns, self.allowed, lambda: self.adapters.selected)
-            self._sessions[rows, columns] = session
+            session = self._sessions[rows, columns] = self.new_session(rows, columns)
         session.restart()
         return session
+
+    def new_session(self, rows: int, columns: int) -> Session:
+        """A session that nobody else uses."""
+        return Session(
+            self.model, self.chat, rows, columns, self.allowed, lambda: self.adapters.selected, self.parameters
+        )
+
+    def close_sessions(self) -> None:
+        """Frees all sessions and what was recorded for them."""
+        self._sessions.clear()
 
     def select(self, slots: range, *, adapted: bool) -> None:
         """Selects whose policy is sampled next: that of each slot of a range, or for all of them the base model."""
@@ -142,15 +151,13 @@ class Policy:
         for start in range(0, len(slots), self.chunk):
             part = slice(start, start + self.chunk)
             for widths, rows in batches:
-                chunk = self._chunk(slots[part], tuple(widths))
+                chunk = self.chunk_of(slots[part], tuple(widths))
                 chunk.fill(rows[part], totals[part], weights[part])
-                work = chunk.batch.tokens.numel() * self._parameters
-                self._graphs.run(("update", chunk.slots, chunk.widths), chunk.accumulate, work)
+                self.accumulate(chunk)
                 done.append(chunk)
         own = slice(slots.start, slots.stop)
-        live, norms = self._live[own], self._norms[own]
-        live.copy_(torch.tensor([advantage is not None for advantage in advantages]))
-        self._graphs.run(("adamw", slots), partial(adamw, self.adapters, slots, live, norms, self.optimizer))
+        self._live[own].copy_(torch.tensor([advantage is not None for advantage in advantages]))
+        self.optimize(slots)
 
         losses: dict[int, float] = defaultdict(float)
         logprobs: dict[int, tuple[float, ...]] = defaultdict(tuple)
@@ -162,7 +169,7 @@ class Policy:
                 logprobs[slot] += tuple(compress(values, held))
         return [
             Step(losses[slot], norm, logprobs[slot], math.isfinite(norm) and math.isfinite(losses[slot]))
-            for slot, norm in zip(slots, norms.tolist(), strict=True)
+            for slot, norm in zip(slots, self._norms[own].tolist(), strict=True)
         ]
 
     def set_chunk(self, chunk: int) -> None:
@@ -171,7 +178,18 @@ class Policy:
         self._chunks.clear()
         self._graphs = Graphs(self.model.device)
 
-    def _chunk(self, slots: range, widths: tuple[Width, ...]) -> Chunk:
+    def accumulate(self, chunk: Chunk) -> None:
+        """Adds the gradients of a chunk that is filled."""
+        work = chunk.batch.tokens.numel() * self.parameters
+        self._graphs.run(("update", chunk.slots, chunk.widths), chunk.accumulate, work)
+
+    def optimize(self, slots: range) -> None:
+        """Makes a step of AdamW in the slots of a range that are to be updated."""
+        own = slice(slots.start, slots.stop)
+        step = partial(adamw, self.adapters, slots, self._live[own], self._norms[own], self.optimizer)
+        self._graphs.run(("adamw", slots), step)
+
+    def chunk_of(self, slots: range, widths: tuple[Width, ...]) -> Chunk:
         """The chunk of these slots and widths, made on first use."""
         chunk = self._chunks.get((slots, widths))
         if chunk is None:

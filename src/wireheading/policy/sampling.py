@@ -29,6 +29,11 @@ def draw(logits: Tensor, uniform: Tensor | None, temperature: float, blocked: Te
     return token, logprobs.gather(-1, token.unsqueeze(-1)).squeeze(-1), good
 
 
+def wide(logits: Tensor) -> Tensor:
+    """Logits in float32 or wider."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def _invert(logprobs: Tensor, uniform: Tensor) -> Tensor:
     """The first token of each row at which the cumulative probability exceeds the row's uniform value.
 

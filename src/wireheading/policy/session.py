@@ -15,9 +15,12 @@ from transformers import PreTrainedModel
 from wireheading.policy.allowed import FREE, AllowedTokens
 from wireheading.policy.cache import KeyValueCache
 from wireheading.policy.chat import Chat
-from wireheading.policy.graphs import Graphs, Watch, once_written
+from wireheading.policy.graphs import LONGEST, Graphs, Watch, once_written
 from wireheading.policy.masks import causal, model_mask, positions_of
-from wireheading.policy.sampling import draw
+from wireheading.policy.sampling import draw, wide
+
+MOST_WORK = 4 * LONGEST
+"""Tokens times parameters of a pass that prefills: a longer one would gain nothing, and take more memory."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Session:
         columns: int,
         allowed: AllowedTokens,
         selection: Callable[[], Hashable] = lambda: None,
+        parameters: int | None = None,
     ):
         """Allocates its tensors.
 
@@ -66,6 +70,7 @@ class Session:
             columns: Columns of each, at most.
             allowed: The tokens that may be sampled.
             selection: Identifies the adapters in the model; equal values mean the same tensors.
+            parameters: Parameters of the model, if it stands for a deeper one.
         """
         self.model = model
         self.chat = chat
@@ -73,11 +78,11 @@ class Session:
         self.selection = selection
         # A GPU multiplies fastest if rows of scores begin at multiples of 16 bytes.
         columns = -(-columns // 8) * 8
-        self.cache = KeyValueCache(columns)
+        self.cache = KeyValueCache(rows, columns)
         self.device = device = model.device
         self.stop_tokens = torch.tensor(sorted(chat.stop_tokens), device=device)
         self.graphs = Graphs(device)
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.parameters = parameters or sum(parameter.numel() for parameter in model.parameters())
         self.columns = torch.arange(columns, device=device)
         # Each column's token, whether it counts, and the log-probability with which it was sampled.
         self.tokens = torch.full((rows, columns), chat.pad_token, dtype=torch.int64, device=device)
@@ -110,21 +115,30 @@ class Session:
 
         Args:
             contexts: Each row's new tokens. An empty context leaves its row out: its completion is meaningless. After
-                a completion, the context begins with the completion's last token, which was not fed back.
+                a completion, the context begins with the completion's last token, which was not fed back. In a first
+                turn that one policy is given for all slots, a context can serve several rows: `n` contexts are those
+                of the first `n` rows, of the next `n`, and so on, and are computed once.
             width: Columns that the contexts take, padded on the left.
         """
         for context in contexts:
             if len(context) > width:
                 raise ValueError(f"a context of {len(context)} tokens does not fit into {width}")
-        block = np.full((len(contexts), width), self.chat.pad_token, dtype=np.int64)
+        fed, rows = len(contexts), len(self.tokens)
+        if fed != rows and self.column > 0:
+            raise ValueError(f"{fed} contexts for {rows} rows can only be a first turn")
+        block = np.full((fed, width), self.chat.pad_token, dtype=np.int64)
         filled = np.arange(width) >= width - np.array([[len(context)] for context in contexts])
         block[filled] = list(chain.from_iterable(contexts))
-        start, stop = self.column, self.column + width
-        self.tokens[:, start:stop] = torch.from_numpy(block)
-        self.filled[:, start:stop] = torch.from_numpy(filled)
-        work = block.size * self.parameters
-        self.graphs.run(("prefill", start, stop, self.selection()), partial(self._prefill, start, stop), work)
-        self.column = self.logits_at = stop
+        first, end = self.column, self.column + width
+        self.tokens[:, first:end] = torch.from_numpy(np.tile(block, (rows // fed, 1)))
+        self.filled[:, first:end] = torch.from_numpy(np.tile(filled, (rows // fed, 1)))
+        longest = max(8, int(MOST_WORK / (fed * self.parameters)) // 8 * 8) if fed == rows else width
+        for start in range(first, end, longest):
+            stop = min(start + longest, end)
+            work = fed * (stop - start) * self.parameters
+            step = partial(self._prefill, fed, start, stop)
+            self.graphs.run(("prefill", fed, start, stop, self.selection()), step, work)
+        self.column = self.logits_at = end
 
     def mark(self) -> int:
         """The column to which `rewind` returns."""
@@ -136,58 +150,6 @@ class Session:
         self.logits_at = mark if self.logits_at == mark else -1
         self.column = mark
         self.filled[:, mark:] = False
-
-    @torch.no_grad()
-    def score(self, texts: Sequence[Sequence[int]], temperature: float, start: int = FREE) -> Tensor:
-        """Probability of each of some texts as the next completion, stop token included: `[rows, texts]`, float64.
-
-        Common prefixes are computed once: the tree of all prefixes is fed in one forward pass, in which a token
-        attends to its ancestors alone. The session is left as it was.
-
-        Args:
-            texts: The tokens of each text, without a stop token.
-            temperature: Divides the logits.
-            start: The state of allowed tokens in which the texts begin.
-        """
-        assert self.logits is not None
-        assert self.logits_at == self.column, "nothing was prefilled"
-        nodes = sorted({tuple(text[:end]) for text in texts for end in range(1, len(text) + 1)})
-        index = {node: place for place, node in enumerate(nodes)}
-        ancestors = torch.tensor([[other == node[: len(other)] for other in nodes] for node in nodes])
-        rows, column = len(self.tokens), self.column
-        past = self.filled[:, :column]
-        visible = torch.cat(
-            [
-                past[:, None].expand(rows, len(nodes), column),
-                ancestors.to(self.device).expand(rows, len(nodes), len(nodes)),
-            ],
-            dim=2,
-        )
-        depths = torch.tensor([len(node) - 1 for node in nodes], device=self.device)
-        queries = past.sum(dim=1, keepdim=True) + depths
-        tokens = torch.tensor([node[-1] for node in nodes], device=self.device).expand(rows, -1)
-        keys = torch.cat([positions_of(past), queries], dim=1)
-        first = self._logprobs(self.logits[:, None], [start], temperature)
-        states = [self.allowed.walk(start, node)[-1] for node in nodes]
-        after = self._logprobs(self._feed(column, tokens, queries, keys, visible, keep=0), states, temperature)
-        # A node's token follows its parent's, or the prefilled context.
-        parents = torch.tensor([index.get(node[:-1], 0) for node in nodes], device=self.device)
-        steps = torch.where(depths == 0, first(torch.zeros_like(parents), tokens[0]), after(parents, tokens[0]))
-        ends = torch.tensor([index[tuple(text)] for text in texts], device=self.device)
-        paths = torch.where(ancestors.to(self.device)[ends], steps[:, None], 0.0).sum(dim=-1)
-        return (paths + after(ends[:, None], self.stop_tokens).logsumexp(dim=-1)).exp()
-
-    def _logprobs(
-        self, logits: Tensor, states: Sequence[int], temperature: float
-    ) -> Callable[[Tensor, Tensor], Tensor]:
-        """Looks up log-probabilities, `[rows, …]` in float64, of tokens at places of `[rows, places, vocabulary]`.
-
-        Computing them for all tokens would take several times the logits' memory.
-        """
-        blocked = self.allowed.blocked_in(torch.tensor(states, device=self.device))
-        allowed = (logits / temperature).masked_fill_(blocked, -torch.inf)
-        total = allowed.logsumexp(dim=-1)
-        return lambda places, tokens: allowed[:, places, tokens].double() - total[:, places].double()
 
     @torch.no_grad()
     def decode(
@@ -227,7 +189,7 @@ class Session:
             if watch.over(column - first):
                 break
             stop = self.graphs.columns(column + 1, self.cache.columns)
-            step = partial(self._step, stop, greedy, temperature)
+            step = partial(self.step, stop, greedy, temperature)
             self.graphs.run(("decode", greedy, self.selection()), partial(once_written, step))
         self.column = end
         sampled, logprobs, lengths = self.tokens[:, first:end].tolist(), self.logprobs[:, first:end], self.lengths
@@ -247,19 +209,24 @@ class Session:
             )
         ]
 
-    def _prefill(self, start: int, stop: int) -> None:
-        """Feeds the contexts in some columns; works on tensors in place, so that it can be recorded."""
+    def _prefill(self, fed: int, start: int, stop: int) -> None:
+        """Feeds the contexts in some columns of the first rows; the others share what comes of them.
+
+        Works on tensors in place, so that it can be recorded.
+        """
         self.present.copy_(self.filled[:, stop - 1])
-        positions = positions_of(self.filled[:, :stop])
-        visible = causal(self.filled, start, stop)
+        filled = self.filled[:fed]
+        positions = positions_of(filled[:, :stop])
+        visible = causal(filled, start, stop)
         # The last column is given by its index: a GPU would multiply a slice with the vocabulary row by row.
         last = self.columns[stop - start - 1 : stop - start] if self.graphs.recorded else 1
-        logits = self._feed(start, self.tokens[:, start:stop], positions[:, start:], positions, visible, last)[:, -1]
+        tokens = self.tokens[:fed, start:stop]
+        logits = wide(self.feed(start, tokens, positions[:, start:], positions, visible, last)[:, -1])
         if self.logits is None:
-            self.logits = torch.empty_like(logits)
-        self.logits.copy_(logits)
+            self.logits = logits.new_empty(len(self.tokens), logits.shape[-1])
+        self.logits.unflatten(0, (-1, fed)).copy_(logits)
 
-    def _step(self, stop: int, greedy: bool, temperature: float) -> None:
+    def step(self, stop: int, greedy: bool, temperature: float) -> None:
         """Feeds every row's last token and draws the next; works on tensors in place, so that it can be recorded.
 
         Args:
@@ -276,7 +243,7 @@ class Session:
             visible[:, None],
         )
         self.at.add_(1)
-        self._draw(logits[:, -1], greedy, temperature)
+        self._draw(wide(logits[:, -1]), greedy, temperature)
 
     def _draw(self, logits: Tensor, greedy: bool, temperature: float) -> None:
         """Draws the token of the column `at` in every row, and notes which rows have ended."""
@@ -305,7 +272,7 @@ class Session:
             keep: For how many of the last tokens logits are computed, 0 for all; or for which of them.
 
         Returns:
-            Those logits, float32 or wider: `[rows, keep, vocabulary]`.
+            Those logits, in the model's type: `[rows, keep, vocabulary]`.
         """
         logits: Tensor = self.model(
             input_ids=tokens,
@@ -315,9 +282,9 @@ class Session:
             use_cache=True,
             logits_to_keep=keep,
         ).logits
-        return logits if logits.dtype == torch.float64 else logits.float()
+        return logits
 
-    def _feed(
+    def feed(
         self, column: int, tokens: Tensor, queries: Tensor, keys: Tensor, visible: Tensor, keep: int | Tensor = 1
     ) -> Tensor:
         """Feeds tokens into the columns from `column` on; see `_forward`."""

@@ -139,6 +139,8 @@ class RecordedProvenance(Part):
     """What was computed in one batch."""
     chunk: Count
     """Runs that were updated together."""
+    evaluation_batch: Count | None = None
+    """Most held-out items of each run that were evaluated together; earlier records do not say."""
     threads: Count
     """Threads of PyTorch on a CPU."""
     device: str

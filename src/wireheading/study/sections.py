@@ -82,8 +82,8 @@ class ModelConfig(Section):
     precision: Literal["float32", "bfloat16", "nf4"] = "bfloat16"
     """How the frozen base weights are held; adapters and optimizer state are always float32."""
     vram_gb: Annotated[Number | None, OrNull] = Field(None, gt=0, le=100_000)
-    """Device memory of a job on this model in GB, for schedulers and shared devices; `benchmarks/memory.py` computes
-    it. Each job computes and checks it again before it loads the model."""
+    """Device memory that a job on this model stays within, in GB, for schedulers and shared devices;
+    `benchmarks/memory.py` computes it. Each job computes and checks it again before it loads the model."""
     activation_checkpointing: Flag = False
     """Whether updates recompute activations instead of keeping them: a third slower, with far less memory."""
     enabled: Flag = True
@@ -207,8 +207,9 @@ class EngineConfig(Section):
     the job ends: another chunk may change the last bits of a result."""
     share_devices: Flag = False
     """Whether jobs share a device if the `vram_gb` of their models fit on it together."""
-    evaluation_batch: Annotated[Integer, Field(gt=0, le=10_000)] = 10
-    """Held-out items of each run in one batch of an evaluation."""
+    evaluation_batch: Annotated[Annotated[Integer, Field(gt=0, le=10_000)] | None, OrNull] = None
+    """The most held-out items of each run in one batch of an evaluation. With null, as many as leave a job within its
+    model's `vram_gb`, or without that within 95 % of the GPU's memory; on a CPU, 10. Records state it."""
     threads: Annotated[Integer, Field(gt=0, le=1024)] = 2
     """PyTorch's threads on a CPU. For the demo, two are a quarter faster than one on two free cores. Where another
     program keeps one of the cores busy, one thread is three times as fast as two."""

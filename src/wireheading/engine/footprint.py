@@ -1,0 +1,164 @@
+"""What a job with a model of a few layers holds, found by running the engine's own code on tensors without content."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
+
+from wireheading.engine.evaluation import open_session
+from wireheading.engine.layout import batch_size, groups_of, widths_of
+from wireheading.engine.prompts import grade_texts
+from wireheading.engine.setup import policy_of
+from wireheading.engine.tracing import Characters, Tracer, fused_attention
+from wireheading.policy.chat import Chat
+from wireheading.policy.model import prepare
+from wireheading.policy.policy import Policy
+from wireheading.policy.scoring import text_probabilities
+from wireheading.policy.session import Session
+from wireheading.study.config import Run, Study
+
+
+def footprint(study: Study, axes: Sequence[Run], config: PretrainedConfig, layers: int) -> dict[str, float]:
+    """What a job holds with a model of so many layers, which is used as if it had all.
+
+    Returns:
+        Numbers of weights: `linear`, `other`, and those of the `widest` layer. Bytes of what is held all the time:
+        `slots`, and `caches` in training. The most bytes held beyond these: `update …`, `sampling …`, and without the
+        caches `evaluation …`. And for each recordable step of these, its `transient` bytes and its `work`.
+    """
+    precision = study.models[axes[0].model].precision
+    model = _empty(precision, config, layers)
+    prepare(model)
+    linear, other = _linear(model)
+    found: dict[str, float] = {"linear": sum(linear), "other": other, "widest": max(linear)}
+    with Tracer() as tracer, fused_attention(), tracer.following_steps():
+        tracer.hold([*model.parameters(), *model.buffers()])
+        before = tracer.now
+        policy = policy_of(study, axes, model, Chat(cast(Any, Characters()), GenerationConfig(), plain=True))
+        # It decides how passes are divided, and what is recorded.
+        policy.parameters = _parameters(precision, config)
+        found["slots"] = tracer.now - before
+        before = tracer.now
+        for rows, columns in _sessions(study, axes):
+            _opened(policy, rows, columns)
+        # What the policy keeps of a session is there when the next round begins.
+        found["caches"] = tracer.now - before
+        kept = tracer.now
+        for name, peak in _round(study, axes, policy, tracer):
+            found[name] = peak - kept
+        policy.close_sessions()
+        kept = tracer.now
+        for name, peak in _evaluations(study, axes, policy, tracer):
+            found[name] = peak - kept
+        for index, (key, work, transient) in enumerate(tracer.steps):
+            found[f"work {key} {index}"], found[f"transient {key} {index}"] = work, transient
+    return found
+
+
+def _empty(precision: str, config: PretrainedConfig, layers: int) -> PreTrainedModel:
+    with torch.device("meta"):
+        dtype = torch.float32 if precision == "float32" else torch.bfloat16
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(_with_layers(config, layers), dtype=dtype)
+    return model
+
+
+def _parameters(precision: str, config: PretrainedConfig) -> int:
+    """Parameters of the whole model as a job counts them: two weights of 4 bits are one."""
+    model = _empty(precision, config, config.num_hidden_layers)
+    linear, other = _linear(model)
+    return (sum(linear) // 2 if precision == "nf4" else sum(linear)) + other
+
+
+def _linear(model: PreTrainedModel) -> tuple[list[int], int]:
+    """The weights of each layer that may be quantized, and of all else."""
+    head = model.get_output_embeddings()
+    sizes = [
+        module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear) and module is not head
+    ]
+    return sizes, sum(weight.numel() for weight in model.parameters()) - sum(sizes)
+
+
+def _with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
+    config = copy.deepcopy(config)
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None) is not None:
+        config.layer_types = config.layer_types[:layers]
+    return config
+
+
+def _sessions(study: Study, axes: Sequence[Run]) -> Iterator[tuple[int, int]]:
+    """Rows and columns of every session of a round."""
+    for group in groups_of(study, axes):
+        yield len(group.slots), group.widths.session
+        if group.grades_apart:
+            yield len(group.slots), group.widths.session_apart
+
+
+def _round(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -> Iterator[tuple[str, int]]:
+    """Does what is done in a round, and yields the most that was held in each part of it."""
+    for index, group in enumerate(groups_of(study, axes)):
+        slots, widths = group.slots, group.widths
+        tracer.restart()
+        session = _opened(policy, len(slots), widths.session)
+        _prefill(policy, slots, session, [(0, widths.prompt), (widths.prompt + widths.response, widths.grading_next)])
+        if group.grades_apart:
+            apart = _opened(policy, len(slots), widths.session_apart)
+            _prefill(policy, slots, apart, [(0, widths.grading_apart)])
+        yield f"sampling {index}", tracer.peak
+        tracer.restart()
+        for turns in group.updates:
+            policy.accumulate(policy.chunk_of(slots[: study.engine.chunk], tuple(turns)))
+        policy.optimize(slots)
+        yield f"update {index}", tracer.peak
+
+
+def _evaluations(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -> Iterator[tuple[str, int]]:
+    """Does what an evaluation on all held-out items of each task does, and yields the most that was held in it."""
+    for group in groups_of(study, axes):
+        for task, slots in group.tasks.items():
+            grades = [*grade_texts(study, task, policy.chat)]
+            widths = widths_of(study, [task])
+            size = batch_size(study.tasks[task].heldout_items, study.engine.evaluation_batch or 1)
+            tracer.restart()
+            session = open_session(study, task, policy, len(slots) * size)
+            policy.select(slots, adapted=True)
+            _prefill(policy, slots, session, [(0, widths.prompt)])
+            _prefill(policy, slots, session, [(widths.prompt + widths.response, widths.grading_next)], grades)
+            if not widths.fresh:
+                policy.select(slots[:1], adapted=False)
+                session.restart()
+                session.prefill([(1,) * widths.prompt] * size, widths.prompt)
+            _prefill(policy, slots, session, [(session.column, widths.grading_fixed)], grades)
+            yield f"evaluation {task}", tracer.peak
+            del session
+
+
+def _opened(policy: Policy, rows: int, columns: int) -> Session:
+    """A session whose cache exists."""
+    session = policy.open_session(rows, columns)
+    policy.select(range(1), adapted=True)
+    session.prefill([(1,)] * rows, 1)
+    return session
+
+
+def _prefill(
+    policy: Policy,
+    slots: range,
+    session: Session,
+    widths: Sequence[tuple[int, int]],
+    grades: Sequence[Sequence[int]] = (),
+) -> None:
+    """Prefills contexts, each of a width from a column on, decodes a token after each, and scores grades."""
+    policy.select(slots, adapted=True)
+    for column, width in widths:
+        session.column = column
+        session.prefill([(1,) * width] * len(session.tokens), width)
+        session.graphs.run(("decode",), partial(session.step, session.cache.columns, False, policy.temperature))
+        if grades:
+            text_probabilities(session, grades, policy.temperature)
