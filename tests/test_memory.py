@@ -144,7 +144,7 @@ def test_four_bits_take_a_quarter_of_sixteen() -> None:
 
 def test_what_does_not_fit_is_told_with_both_figures_and_a_remedy_that_fits(tmp_path: Path) -> None:
     save_toy(tmp_path)
-    study, axes = job(engine__chunk=3)
+    study, axes = job(engine__chunk=3, engine__evaluation_batch=None)
     config = AutoConfig.from_pretrained(tmp_path)
     needed = estimate(study, axes, config)
     assert check_memory(study, axes, config, needed.total, 2 * needed.total, "a card") == needed
@@ -153,8 +153,10 @@ def test_what_does_not_fit_is_told_with_both_figures_and_a_remedy_that_fits(tmp_
     text = str(raised.value)
     assert "\n" not in text
     assert text.startswith(f"tiny: {len(axes)} runs in lockstep need {needed}, but a card has ")
-    assert "of 1000.0 GB free; set engine.chunk: 1, engine.evaluation_batch: null: that needs 1.0 GB" in text
+    assert "of 1000.0 GB free; set engine.chunk: 1: that needs 1.0 GB" in text
     assert estimate(*job(engine__chunk=1, engine__evaluation_batch=1), config).total < needed.total
+    with pytest.raises(InputError, match=r"set engine\.chunk: 1, engine\.evaluation_batch: null: that needs"):
+        check_memory(with_engine(study, evaluation_batch=1), axes, config, needed.total - 1, 10**12, "a card")
     with pytest.raises(InputError, match="use a device with more memory"):
         check_memory(study, axes, config, 1000, 10**12, "a card")
 
