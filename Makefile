@@ -1,12 +1,13 @@
 # make demo   install everything into .venv and run the whole study on the embedded model
 # make check  install, then lint, types and the fast tests: for every save
 # make test   install, then every check
+# make extras install the tools of the exports and of the documentation site
 
 PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --profile profiles/demo
 
-.PHONY: demo check test
+.PHONY: demo check test extras
 
 demo: .venv/installed
 	@started=$$(date +%s) && $(SNAKEMAKE) && $(SNAKEMAKE) --report reports/report.html && \
@@ -27,6 +28,13 @@ test: .venv/installed
 	$(SNAKEMAKE) --lint
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/pytest -q
+
+# The tools that studies are exported to, the documentation site's, and those that check the repository's own files.
+extras: .venv/extras
+
+.venv/extras: .venv/installed requirements-extras.txt
+	$(BIN)/pip install --quiet -r requirements-extras.txt
+	@touch $@
 
 .venv/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("$(PYTHON) is Python %d.%d; give make PYTHON=<3.11 or later>" % sys.version_info[:2])'

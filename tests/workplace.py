@@ -18,7 +18,7 @@ CONFIG = changed(
     conditions=["control", "selfgrade"],
     rounds=4,
     evaluation={"midway_rounds": [2], "midway_items": 3},
-    engine={"lockstep": ["seed", "task", "condition"], "threads": 1, "checkpoint_every": 2},
+    engine={"lockstep": ["seed", "task", "condition"], "threads": 1, "checkpoint_every": 2, "keep_adapters": True},
     **{f"tasks__{task}__{part}": count for task in ("sentiment", "arithmetic", "summarization") for part, count in
        (("train_items", 12), ("heldout_items", 6))},
 )  # fmt: skip

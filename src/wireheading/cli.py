@@ -10,6 +10,10 @@ from pathlib import Path
 
 from wireheading.check import BAD, check_records, check_text, studies_in
 from wireheading.errors import InputError, printable
+from wireheading.exports.adapters import export_adapters
+from wireheading.exports.curves import export_curves
+from wireheading.exports.dataset import export_dataset
+from wireheading.exports.inspect_logs import export_inspect
 from wireheading.records.published import export_results, import_results
 from wireheading.status import as_json, as_table, survey
 from wireheading.study.config import Study, load_study
@@ -17,6 +21,14 @@ from wireheading.study.reading import read_config
 
 STUDY = Path("config/config.yaml")
 PUBLISHED = Path("config/original.yaml")
+
+EXPORTS = {
+    "inspect": export_inspect,
+    "trackio": export_curves,
+    "datasets": export_dataset,
+    "adapter": export_adapters,
+}
+"""The exports to other tools: each writes a folder."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 1 if `check` finds corrupt or mixed records, or a file cannot be read or written; else 0.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command == "export":
+        if options.overwrite and options.to != "published":
+            parser.error(f"--overwrite: --to {options.to} never replaces what exists; name a new folder")
+        options.configfile = options.configfile or (PUBLISHED if options.to == "published" else STUDY)
     try:
         study = load_study(read_config(options.configfile))
         if options.command == "status":
@@ -44,8 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(any(finding.state in BAD for finding in findings))
         elif options.command == "import":
             import_results(study, options.file, options.overwrite, _tell)
-        else:
+        elif options.to == "published":
             export_results(study, options.file, options.overwrite, _tell)
+        else:
+            EXPORTS[options.to](study, options.file, _tell)
     except InputError as error:
         _tell(str(error))
         return 1
@@ -65,9 +84,22 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="whether each record is valid, stale, corrupt or made by other code")
     importing = commands.add_parser("import", help="import results of the published code")
     importing.add_argument("file", type=Path, metavar="FILE", help="all_results.json, checkpoint or tracking export")
-    exporting = commands.add_parser("export", help="export records as the published code's all_results.json")
-    exporting.add_argument("file", type=Path, metavar="FILE", help="the file to write")
-    for command, default in ((status, STUDY), (check, STUDY), (importing, PUBLISHED), (exporting, PUBLISHED)):
+    exporting = commands.add_parser("export", help="export a study for other tools")
+    exporting.add_argument("file", type=Path, metavar="PATH", help="the file or folder to write")
+    exporting.add_argument(
+        "--to",
+        choices=["published", *EXPORTS],
+        default="published",
+        help="all_results.json of the published code (the default), logs of held-out evaluations for Inspect, curves "
+        "for Trackio, a data set of all texts, or the adapters that were kept, each with a model card",
+    )
+    exporting.add_argument(
+        "--configfile",
+        type=Path,
+        metavar="FILE",
+        help=f"the study's config (default: {STUDY}; {PUBLISHED} to published)",
+    )
+    for command, default in ((status, STUDY), (check, STUDY), (importing, PUBLISHED)):
         command.add_argument(
             "--configfile", type=Path, metavar="FILE", default=default, help="the study's config (default: %(default)s)"
         )

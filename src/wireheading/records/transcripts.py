@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wireheading.files import replacing
+from wireheading.records.record import RecordError
 
 SCHEMA = pa.schema(
     [
@@ -89,3 +91,36 @@ def write_heldout(path: Path, evaluations: Mapping[int, Sequence[Mapping[str, An
     table = pa.Table.from_pylist(rows, schema=HELDOUT_SCHEMA)
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def transcript_bytes(record_path: Path, record: Mapping[str, Any], path: Path) -> bytes:
+    """The bytes of a transcript, which are those that its record names.
+
+    Args:
+        record_path: The record's file.
+        record: Its content.
+        path: The transcript's file.
+
+    Raises:
+        RecordError: There is no such transcript, or it is not the one of this record.
+    """
+    if path.name not in record["transcripts"]:
+        raise RecordError(f"{record_path}: names no transcript; run it again to have one")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such transcript; remove {record_path.name} to run it again") from None
+    if hashlib.sha256(data).hexdigest() != record["transcripts"][path.name]:
+        raise RecordError(
+            f"{path}: is not the transcript that its record names (SHA-256); remove {record_path.name} to run it again"
+        )
+    return data
+
+
+def read_transcript(record_path: Path, record: Mapping[str, Any], path: Path) -> pa.Table:
+    """The rows of a transcript, checked as `transcript_bytes` does.
+
+    Raises:
+        RecordError: There is no such transcript, or it is not the one of this record.
+    """
+    return pq.read_table(pa.BufferReader(transcript_bytes(record_path, record, path)))

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from wireheading.errors import InputError
 from wireheading.files import replacing
 from wireheading.records.record import RecordError, read_record
-from wireheading.records.transcripts import SCHEMA
+from wireheading.records.transcripts import SCHEMA, transcript_bytes
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import transcript_path
 
@@ -157,16 +157,7 @@ def _excerpt(study: Study, run: Run, evenly: int, largest: int, prompts: dict[st
     record_path = study.record_path(run)
     record = read_record(record_path, study.digest(run))
     path = transcript_path(record_path)
-    if path.name not in record["transcripts"]:
-        raise RecordError(f"{record_path}: names no transcript; run it again to have one")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise RecordError(f"{path}: no such transcript; remove {record_path.name} to run it again") from None
-    if hashlib.sha256(data).hexdigest() != record["transcripts"][path.name]:
-        raise RecordError(
-            f"{path}: is not the transcript that its record names (SHA-256); remove {record_path.name} to run it again"
-        )
+    data = transcript_bytes(record_path, record, path)
     try:
         table = _rounds_in(data)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
