@@ -7,6 +7,7 @@ are a few operations on whole slots, and nothing is ever reduced across slots.
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 from collections.abc import Sequence
@@ -232,7 +233,10 @@ class Adapters:
         files = [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
         with replacing(files[0]) as temporary, tempfile.TemporaryDirectory() as scratch:
             config.save_pretrained(scratch)
-            temporary.write_bytes(Path(scratch, files[0].name).read_bytes())
+            content = json.loads(Path(scratch, files[0].name).read_bytes())
+            # PEFT keeps them as a set, whose order differs from one process to the next; the record has their digest.
+            content["target_modules"].sort()
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         with replacing(files[1]) as temporary:
             save_file(tensors, temporary, metadata={"format": "pt"})
         return files
