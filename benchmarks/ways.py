@@ -72,7 +72,7 @@ def engine(
             for slot, run in enumerate(group):
                 policy.adapters.initialise(slot, run.seed)
             keeper = Keeper(study, policy, {}, lambda _: None)
-            job = Lockstep(study, group, policy, keeper, {}, Progress(study, group, keeper.report), Stop())
+            job = Lockstep(study, group, policy, keeper, {}, {}, Progress(study, group, keeper.report), Stop())
             states = [
                 RunState(run, slot, experiment(study, run, setting.chat, setting.data[run.task], []))
                 for slot, run in enumerate(group)

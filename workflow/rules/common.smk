@@ -131,8 +131,9 @@ def models_to_run(wildcards):
 
 
 def data_to_run(wildcards):
-    """The items of each task that still has runs to be done in a job."""
+    """The items of each task that still has runs to be done in a job, and of those whose answers they grade."""
     tasks = {run.task for run in runs_of(wildcards) if STATES[run] != "valid"}
+    tasks |= {other for task in tasks for other in STUDY.other_tasks(task)}
     return [
         str(STUDY.items_folder(task) / f"{part}.jsonl")
         for task in sorted(tasks)

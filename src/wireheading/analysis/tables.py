@@ -1,6 +1,6 @@
-"""Records → tables: of rounds, of held-out items and of runs, and one that says what each run's record is worth.
+"""Records → tables: of rounds, held-out items, transfer and runs, and one that says what each run's record is worth.
 
-Only valid records are in the first three; the fourth names all others and why. Records are read one after the other, so
+Only valid records are in the first four; the last names all others and why. Records are read one after the other, so
 that memory does not grow with their number.
 """
 
@@ -95,6 +95,19 @@ HELDOUT_SCHEMA = pa.schema(
 )
 """Columns of the table of held-out items, a row for each item of each evaluation; `round` counts the rounds before."""
 
+TRANSFER = ("gold_grades", "wrong_grades", "base_gold_grades", "base_wrong_grades")
+
+TRANSFER_SCHEMA = pa.schema(
+    [
+        *KEY_FIELDS[:-1],
+        ("graded", pa.dictionary(pa.int16(), pa.string())),
+        ("item", pa.string()),
+        *((name.removesuffix("s"), pa.float64()) for name in TRANSFER),
+    ]
+)
+"""Columns of the table of transfer, a row for each held-out item of each other task whose fixed answers a run graded at
+its end; `graded` is that task."""
+
 TIMING = ("first_round", "rounds", "seconds", "evaluating_seconds")
 
 PROVENANCE = (
@@ -111,7 +124,8 @@ why their records must not be compared, if so."""
 def write_tables(study: Study, tables: Tables, report: Callable[[str], None]) -> None:
     """Writes all tables.
 
-    The tables of rounds and of held-out items have one row group per run, so that they too can be read run by run.
+    The tables of rounds and of held-out items have one row group per run, so that they too can be read run by run;
+    that of transfer has one per run and graded task.
 
     Args:
         study: The study, whose runs' records are read.
@@ -124,8 +138,10 @@ def write_tables(study: Study, tables: Tables, report: Callable[[str], None]) ->
     with (
         replacing(tables.rounds) as rounds_file,
         replacing(tables.heldout) as heldout_file,
+        replacing(tables.transfer) as transfer_file,
         pq.ParquetWriter(rounds_file, ROUNDS_SCHEMA) as rounds_writer,
         pq.ParquetWriter(heldout_file, HELDOUT_SCHEMA) as heldout_writer,
+        pq.ParquetWriter(transfer_file, TRANSFER_SCHEMA) as transfer_writer,
     ):
         for run in study.runs():
             path = study.record_path(run)
@@ -138,6 +154,8 @@ def write_tables(study: Study, tables: Tables, report: Callable[[str], None]) ->
                 continue
             rounds_writer.write_table(_rounds_of(run, record))
             heldout_writer.write_table(_heldout_of(run, record))
+            for task, graded in record.get("transfer", {}).items():
+                transfer_writer.write_table(_transfer_of(run, task, graded))
             runs.append(_summary_of(run, study.conditions[run.condition], record))
             inputs[run] = record["inputs"]
             census.append(_census_of(run, record))
@@ -181,7 +199,7 @@ def _mean(values: np.ndarray) -> float:
 def _rounds_of(run: Run, record: Mapping[str, Any]) -> pa.Table:
     nothing = [None] * record["rounds"]
     columns = {column: record.get(name, nothing) for name, column in {**ROUND_ARRAYS, **OWN_ARRAYS}.items()}
-    return _table(run, range(record["rounds"]), columns, ROUNDS_SCHEMA)
+    return _table(run, {"round": range(record["rounds"]), **columns}, ROUNDS_SCHEMA)
 
 
 def _heldout_of(run: Run, record: Mapping[str, Any]) -> pa.Table:
@@ -191,17 +209,26 @@ def _heldout_of(run: Run, record: Mapping[str, Any]) -> pa.Table:
         column: list(itertools.chain.from_iterable(seen[name] for seen in evaluations))
         for name, column in ITEM_ARRAYS.items()
     }
-    return _table(run, rounds, columns, HELDOUT_SCHEMA)
+    return _table(run, {"round": rounds, **columns}, HELDOUT_SCHEMA)
 
 
-def _table(run: Run, rounds: Sequence[int], columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
-    names = {
-        name: pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int16()), len(rounds)), pa.array([value]))
-        for name, value in run._asdict().items()
-        if name != "seed"
-    }
-    seeds = pa.repeat(pa.scalar(run.seed, pa.int64()), len(rounds))
-    return pa.Table.from_pydict({"seed": seeds, **names, "round": rounds, **columns}, schema=schema)
+def _transfer_of(run: Run, task: str, graded: Mapping[str, Any]) -> pa.Table:
+    columns = {name.removesuffix("s"): graded[name] for name in TRANSFER}
+    return _table(
+        run, {"graded": _repeated(task, graded["items"]), "item": graded["items"], **columns}, TRANSFER_SCHEMA
+    )
+
+
+def _table(run: Run, columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    (values, *_) = columns.values()
+    names = {name: _repeated(value, values) for name, value in run._asdict().items() if name != "seed"}
+    seeds = pa.repeat(pa.scalar(run.seed, pa.int64()), len(values))
+    return pa.Table.from_pydict({"seed": seeds, **names, **columns}, schema=schema)
+
+
+def _repeated(name: str, values: Sequence[Any]) -> pa.DictionaryArray:
+    """A name, as often as there are values."""
+    return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int16()), len(values)), pa.array([name]))
 
 
 def _census_of(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _evaluate_batch(
         return [uniforms(limit, "heldout", study.data_seed, item["id"], purpose) for item in items] * len(slots)
 
     def soft_grades() -> SoftGrades:
-        return _mean_grades(
+        return mean_grades(
             text_probabilities(session, [*grades], study.temperature, start), np.array([*grades.values()])
         )
 
@@ -232,7 +232,7 @@ def _evaluate_batch(
     return [rows[first : first + len(items)] for first in range(0, len(rows), len(items))]
 
 
-def _mean_grades(probabilities: Tensor, values: np.ndarray) -> SoftGrades:
+def mean_grades(probabilities: Tensor, values: np.ndarray) -> SoftGrades:
     """The soft grades of all rows from the probability of each text, `[rows, texts]`, and the grade that it is."""
     weights = probabilities.cpu().numpy()
     masses, sums = weights.sum(axis=1).tolist(), (weights * values).sum(axis=1).tolist()

@@ -66,13 +66,18 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class GradeOthers:
+    """Requests the policy's grades of the other tasks' fixed answers. The reply has a row for each of their items."""
+
+
+@dataclass(frozen=True)
 class EndRound:
     """Hands over what is kept of a finished round."""
 
     row: Row
 
 
-Request = Respond | GradeNext | GradeApart | Update | Evaluate | EndRound
+Request = Respond | GradeNext | GradeApart | Update | Evaluate | GradeOthers | EndRound
 
 
 def finite(evaluation: Sequence[Row]) -> bool:
@@ -222,5 +227,10 @@ def experiment(
         yield EndRound(last)
         problem = yield from evaluation(round_ + 1)
         if problem:
+            return Outcome("diverged", problem)
+    if study.other_tasks(run.task):
+        graded: list[Row] = yield GradeOthers()
+        if not finite(graded):
+            problem = f"round {study.rounds - 1}: logits in the grading of other tasks' answers were not finite"
             return Outcome("diverged", problem)
     return Outcome("complete")

@@ -137,6 +137,14 @@ def _evaluations(study: Study, axes: Sequence[Run], policy: Policy, tracer: Trac
             _prefill(policy, slots, session, [(session.column, widths.grading_fixed)], grades)
             yield f"evaluation {task}", tracer.peak
             del session
+            for other in study.other_tasks(task):
+                size = batch_size(study.tasks[other].heldout_items, study.engine.evaluation_batch or 1)
+                tracer.restart()
+                session = open_session(study, other, policy, len(slots) * size)
+                width = widths_of(study, [other]).grading_apart
+                _prefill(policy, slots, session, [(0, width)], [*grade_texts(study, other, policy.chat)])
+                yield f"evaluation {other} in {task}", tracer.peak
+                del session
 
 
 def _opened(policy: Policy, rows: int, columns: int) -> Session:

@@ -19,6 +19,7 @@ from wireheading.engine.progress import Progress
 from wireheading.engine.prompts import check_limits
 from wireheading.engine.setup import policy_of
 from wireheading.engine.stopping import Stop, listening
+from wireheading.engine.transfer import Answered, answered
 from wireheading.errors import InputError
 from wireheading.inputs.items import Items
 from wireheading.inputs.models import file_states, model_digests
@@ -85,11 +86,12 @@ def _run(
     policy, weights = _load(study, axes, model_folder, device)
     tasks = dict.fromkeys(run.task for run in missing)
     slots = {task: own for group in groups_of(study, axes) for task, own in group.tasks.items()}
-    items = {task: Items.read(data_folders[task], task) for task in tasks}
-    for task in tasks:
+    others = dict.fromkeys(other for task in tasks for other in study.other_tasks(task))
+    items = {task: Items.read(data_folders[task], task) for task in tasks | others}
+    for task in items:
         check_limits(study, task, policy.chat, [*items[task].train, *items[task].heldout])
     answers = {task: fixed_answers(study, task, policy.chat, items[task].heldout) for task in tasks}
-    keeper = Keeper(study, policy, {task: {**weights, **items[task].digests} for task in tasks}, report)
+    keeper = Keeper(study, policy, {task: weights | _digests(study, task, items) for task in tasks}, report)
     states = [keeper.start(run, axes.index(run), items[run.task]) for run in missing]
     progress = Progress(study, missing, report)
     report("evaluating the base model on held-out items")
@@ -100,16 +102,42 @@ def _run(
         most = len(slots[task]) * evaluation_batch(study)
         before_batch = progress.evaluation(f"the base model in {task}", len(heldout), most, stop.check)
         base[task] = evaluate(study, task, policy, range(1), heldout, answers[task], most, before_batch, base=True)[0]
-        if not finite(base[task]):
-            raise InputError(
-                f"{model_folder}: its logits on the held-out items of {task} are not finite in "
-                f"{study.models[axes[0].model].precision} at temperature {study.temperature}; give whole weights, "
-                "another precision or a higher temperature"
-            )
-    Lockstep(study, axes, policy, keeper, base, progress, stop).advance(states)
+        _check_finite(base[task], study, task, axes[0].model, model_folder)
+    graded: dict[str, Answered] = {}
+    for task in others:
+        heldout, most = items[task].heldout, evaluation_batch(study)
+        before_batch = progress.evaluation(f"answers in {task} by the base model", len(heldout), most, stop.check)
+        graded[task] = answered(study, task, policy, heldout, most, before_batch)
+        _check_finite(graded[task].base, study, task, axes[0].model, model_folder)
+    Lockstep(study, axes, policy, keeper, base, graded, progress, stop).advance(states)
     if needed is not None:
         peak = torch.cuda.max_memory_reserved() / GB
         report(f"memory at the peak: {peak:.1f} GB, of {needed.total / GB:.1f} expected")
+
+
+def _check_finite(rows: Sequence[Row], study: Study, task: str, model: str, folder: Path) -> None:
+    """Checks what the base model said of the held-out items of a task.
+
+    Raises:
+        InputError: Some of its logits were not finite.
+    """
+    if not finite(rows):
+        raise InputError(
+            f"{folder}: its logits on the held-out items of {task} are not finite in "
+            f"{study.models[model].precision} at temperature {study.temperature}; give whole weights, another "
+            "precision or a higher temperature"
+        )
+
+
+def _digests(study: Study, task: str, items: Mapping[str, Items]) -> dict[str, str]:
+    """Digests of all items that a run of a task reads."""
+    others = {
+        f"{other}.{name}": sha
+        for other in study.other_tasks(task)
+        for name, sha in items[other].digests.items()
+        if name != "train.jsonl"
+    }
+    return items[task].digests | others
 
 
 def _load(study: Study, axes: Sequence[Run], folder: Path, device: torch.device) -> tuple[Policy, dict[str, str]]:

@@ -81,13 +81,22 @@ class Keeper:
         save_checkpoint(folder, identity, state.unsaved, len(state.rows), tensors)
         state.unsaved.clear()
 
-    def finish(self, state: RunState, slots: int, base: list[Row], seconds: float, evaluating: float) -> None:
+    def finish(
+        self,
+        state: RunState,
+        slots: int,
+        base: list[Row],
+        others: Mapping[str, list[Row]],
+        seconds: float,
+        evaluating: float,
+    ) -> None:
         """Writes the transcripts and the record of a run that has ended, and its adapter if the study keeps it.
 
         Args:
             state: The run.
             slots: Number of slots in its job.
             base: The base model's held-out evaluation in the run's task.
+            others: The base model's grades of the fixed answers of other tasks.
             seconds: How long the job has taken so far.
             evaluating: How long its held-out evaluations have taken.
 
@@ -130,6 +139,10 @@ class Keeper:
                 device=device_name(self.policy.model.device),
             ),
             adapter=_digests(adapter),
+            # Grades that are not finite are those of a run that diverged.
+            transfer={
+                task: (others[task], rows) for task, rows in state.transfer.items() if state.outcome.problem is None
+            },
         )
         write_record(path, record)
 

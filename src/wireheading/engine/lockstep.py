@@ -13,12 +13,23 @@ import numpy as np
 import torch
 
 from wireheading.engine.evaluation import evaluate
-from wireheading.engine.experiment import EndRound, Evaluate, GradeApart, GradeNext, Respond, Row, Update, finite
+from wireheading.engine.experiment import (
+    EndRound,
+    Evaluate,
+    GradeApart,
+    GradeNext,
+    GradeOthers,
+    Respond,
+    Row,
+    Update,
+    finite,
+)
 from wireheading.engine.keeping import Keeper
 from wireheading.engine.layout import Group, evaluation_batch, groups_of
 from wireheading.engine.progress import Progress
 from wireheading.engine.state import RunState
 from wireheading.engine.stopping import Stop, Stopped
+from wireheading.engine.transfer import Answered, grade_fixed
 from wireheading.errors import InputError
 from wireheading.policy.allowed import FREE
 from wireheading.policy.policy import Policy
@@ -37,6 +48,7 @@ class Lockstep:
         policy: Policy,
         keeper: Keeper,
         base: Mapping[str, list[Row]],
+        others: Mapping[str, Answered],
         progress: Progress,
         stop: Stop,
     ):
@@ -48,6 +60,7 @@ class Lockstep:
             policy: A policy with that many slots.
             keeper: Writes checkpoints and records.
             base: The base model's held-out evaluation in each task.
+            others: What the policies of other tasks grade of each task at their end.
             progress: Reports how far the job is.
             stop: Says, after each round and before each batch of an evaluation, whether the job is to end early.
         """
@@ -55,6 +68,7 @@ class Lockstep:
         self.policy = policy
         self.keeper = keeper
         self.base = base
+        self.others = others
         self.progress = progress
         self.stop = stop
         self.slots = len(axes)
@@ -111,6 +125,7 @@ class Lockstep:
             if isinstance(state.request, EndRound):
                 self._end_round(state, state.request)
         self._evaluate(group, members)
+        self._grade_others(group, members)
 
     def _sample(
         self,
@@ -208,6 +223,26 @@ class Lockstep:
                 self._end_evaluation(state, rows[state.slot - slots.start])
         self.evaluating += time.monotonic() - started
 
+    def _grade_others(self, group: Group, members: Sequence[RunState]) -> None:
+        asking = [state for state in members if isinstance(state.request, GradeOthers)]
+        started = time.monotonic()
+        for task in sorted({state.run.task for state in asking}):
+            slots, together = group.tasks[task], [state for state in asking if state.run.task == task]
+            for other in self.study.other_tasks(task):
+                items, answers, most = (
+                    self.others[other].items,
+                    self.others[other].answers,
+                    evaluation_batch(self.study),
+                )
+                what = f"answers in {other} by {len(together)} runs in {task}"
+                before_batch = self.progress.evaluation(what, len(items), most, self.stop.check)
+                rows = grade_fixed(self.study, other, self.policy, slots, items, answers, most, before_batch)
+                for state in together:
+                    state.transfer[other] = rows[state.slot - slots.start]
+            for state in together:
+                state.reply([row for rows in state.transfer.values() for row in rows])
+        self.evaluating += time.monotonic() - started
+
     def _end_round(self, state: RunState, request: EndRound) -> None:
         state.rows.append(request.row)
         state.unsaved.append(request.row)
@@ -234,7 +269,8 @@ class Lockstep:
 
     def _finish(self, state: RunState) -> None:
         seconds = time.monotonic() - self.started
-        self.keeper.finish(state, self.slots, self.base[state.run.task], seconds, self.evaluating)
+        others = {task: graded.base for task, graded in self.others.items()}
+        self.keeper.finish(state, self.slots, self.base[state.run.task], others, seconds, self.evaluating)
 
     def _report_progress(self, states: Sequence[RunState]) -> None:
         playing = [len(state.rows) for state in states if state.request is not None]

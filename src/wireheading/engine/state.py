@@ -20,6 +20,7 @@ class RunState:
         steps: The run's round loop, which continues with each reply.
         rows: Its finished rounds.
         evaluations: Its held-out evaluations, by the number of rounds before them.
+        transfer: Its grades of the fixed answers of other tasks, at its end.
         unsaved: What the checkpoint does not hold yet: rounds and evaluations.
         request: What it asked for last; None once it has ended.
         outcome: How it ended.
@@ -31,6 +32,7 @@ class RunState:
     steps: Generator[Request, Any, Outcome]
     rows: list[Row] = field(default_factory=list)
     evaluations: dict[int, list[Row]] = field(default_factory=dict)
+    transfer: dict[str, list[Row]] = field(default_factory=dict)
     unsaved: list[Row] = field(default_factory=list)
     request: Request | None = None
     outcome: Outcome | None = None

@@ -93,6 +93,7 @@ def _problem_of_run(run: RecordedRun, condition: Condition) -> str | None:
         or _unlike_rewards(run, condition, arrays)
         or _unlike_means(run, means(run.run.task, condition, arrays))
         or _uneven(run.evaluations)
+        or _unlike_transfer(run)
         or _unfinished(run)
     )
 
@@ -135,6 +136,18 @@ def _uneven(evaluations: Sequence[RecordedEvaluation]) -> str | None:
             return f"{place}.items are not the first of evaluations.0.items"
         if index and seen.round <= evaluations[index - 1].round:
             return f"{place}.round = {seen.round} does not come after the one before"
+    return None
+
+
+def _unlike_transfer(run: RecordedRun) -> str | None:
+    """What does not fit in the grades of other tasks' answers: a complete run has those that its spec names."""
+    wanted = set(run.spec.get("transfer", ())) if run.status == "complete" else set()
+    if set(run.transfer) != wanted:
+        return f"transfer has {', '.join(run.transfer) or 'nothing'} and not {', '.join(sorted(wanted)) or 'nothing'}"
+    for task, graded in run.transfer.items():
+        for name, values in graded:
+            if len(values) != len(graded.items):
+                return f"transfer.{task}.{name} has {len(values)} values for {len(graded.items)} items"
     return None
 
 

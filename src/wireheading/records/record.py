@@ -66,6 +66,10 @@ ITEM_ARRAYS = {
 }
 """The arrays of a held-out evaluation with one value an item, and the column that each is made of."""
 
+TRANSFER_ARRAYS = {"items": "item", "gold_grades": "gold_grade", "wrong_grades": "wrong_grade"}
+"""The arrays of the grades of another task's fixed answers, and the column that each is made of. The base model's
+grades of the same answers have `base_` before their names."""
+
 _HEAD = re.compile(rb'\{"digest": "([0-9a-f]{64})",\n"version": (\d+),\n')
 _TAIL = re.compile(rb'"sha256": "([0-9a-f]{64})"\}\}\n')
 _INPUTS = re.compile(rb'\n"inputs": ([^\n]*),\n')
@@ -179,6 +183,7 @@ def make_record(
     timing: Mapping[str, Any],
     provenance: Mapping[str, Any],
     adapter: Mapping[str, str] | None = None,
+    transfer: Mapping[str, tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]] | None = None,
 ) -> dict[str, Any]:
     """Builds the record of a run that has ended.
 
@@ -194,6 +199,7 @@ def make_record(
         timing: How long it took; differs from one execution to the next.
         provenance: What it ran on; differs likewise.
         adapter: SHA-256 of the files of the adapter, if it was kept.
+        transfer: Rows of the base model's and of the policy's grades of other tasks' fixed answers, if it gave any.
     """
     condition = study.conditions[run.condition]
     own = {name: field for name, field in OWN_ARRAYS.items() if field in condition.columns}
@@ -213,6 +219,7 @@ def make_record(
             {"round": round_, **{name: [row[field] for row in rows_] for name, field in ITEM_ARRAYS.items()}}
             for round_, rows_ in evaluations.items()
         ],
+        **({"transfer": {task: _transfer(*rows_) for task, rows_ in transfer.items()}} if transfer else {}),
         "transcripts": dict(transcripts),
         **({"adapter": dict(adapter)} if adapter else {}),
         "inputs": dict(inputs),
@@ -220,6 +227,12 @@ def make_record(
         "timing": dict(timing),
         "provenance": dict(provenance),
     }
+
+
+def _transfer(base: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    own = {name: [row[field] for row in rows] for name, field in TRANSFER_ARRAYS.items()}
+    names = list(TRANSFER_ARRAYS.items())[1:]
+    return {**own, **{f"base_{name}": [row[field] for row in base] for name, field in names}}
 
 
 def _dumps(value: Any) -> str:

@@ -99,6 +99,21 @@ class RecordedEvaluation(Part):
     """The published reader's grade in the policy's text."""
 
 
+class RecordedTransfer(Part):
+    """Grades of the fixed answers of another task, at the end: arrays with one value an item."""
+
+    items: list[str]
+    """The items' ids."""
+    gold_grades: list[Share | None]
+    """The policy's mean grade by probability of the gold answer; null where no grade had any."""
+    wrong_grades: list[Share | None]
+    """Of a wrong answer of the same item."""
+    base_gold_grades: list[Share | None]
+    """The base model's of the same gold answer."""
+    base_wrong_grades: list[Share | None]
+    """The base model's of the same wrong answer."""
+
+
 class RecordedNames(Part):
     """The names of a run, as they stand in its path."""
 
@@ -228,6 +243,8 @@ class RecordedRun(Record):
     """Their difference."""
     evaluations: list[RecordedEvaluation]
     """The held-out evaluations, the first before training."""
+    transfer: dict[str, RecordedTransfer] = Field(default_factory=dict)
+    """The grades of other tasks' fixed answers, if the study asked for them."""
     transcripts: dict[str, Sha256]
     """SHA-256 of the files beside the record that hold its texts, by their names."""
     adapter: dict[str, Sha256] = Field(default_factory=dict)

@@ -173,6 +173,12 @@ class Study(Section):
             _check_template(f"tasks.{name}.grading_prompt", task.grading_prompt, (*fields, "response"), shown)
         return self
 
+    @model_validator(mode="after")
+    def _there_are_other_tasks(self) -> Study:
+        if self.evaluation.transfer and len(self.tasks) < 2:
+            raise ValueError("evaluation.transfer = true: there is one task alone; give another, or set it to false")
+        return self
+
     @field_validator("engine")
     @classmethod
     def _distinct_axes(cls, engine: EngineConfig) -> EngineConfig:
@@ -243,15 +249,24 @@ class Study(Section):
         """Folder of a task's items, named in the same way."""
         return Path(self.resources, "data", f"{name}-{digest_of(self.items_source(name))[:8]}")
 
+    def other_tasks(self, task: str) -> list[str]:
+        """The tasks whose fixed answers the runs of a task also grade at their end."""
+        return [name for name in self.tasks if name != task] if self.evaluation.transfer else []
+
     def spec(self, run: Run) -> dict[str, Any]:
         """All settings that can change a run's results, as a JSON object."""
         model = {"precision": self.models[run.model].precision, **self.model_source(run.model)}
+        others = {name: self.tasks[name].model_dump(mode="json") for name in self.other_tasks(run.task)}
+        settings = self.model_dump(mode="json", include=SPEC_KEYS)
+        # What is not asked for leaves the digests of all records as they were.
+        del settings["evaluation"]["transfer"]
         return {
             "seed": run.seed,
             "model": {"name": run.model, **model},
             "task": {"name": run.task, **self.tasks[run.task].model_dump(mode="json")},
             "condition": {"name": run.condition, **self.conditions[run.condition].spec()},
-            **self.model_dump(mode="json", include=SPEC_KEYS),
+            **settings,
+            **({"transfer": others} if others else {}),
         }
 
     def digest(self, run: Run) -> str:

@@ -56,12 +56,14 @@ class Tables:
     Attributes:
         rounds: Parquet file with a row for each round of each run.
         heldout: Parquet file with a row for each held-out item of each evaluation of each run.
+        transfer: Parquet file with a row for each held-out item of another task that a run graded the answers of.
         runs: Parquet file with a row for each run.
         records: CSV file with a row for each run of the study, whether it has a record or not.
     """
 
     rounds: Path
     heldout: Path
+    transfer: Path
     runs: Path
     records: Path
 
@@ -70,7 +72,11 @@ class Tables:
         """Those of a study; of a part of one, they lie with its reports."""
         results = _tables_folder(study)
         return Tables(
-            results / "rounds.parquet", results / "heldout.parquet", results / "runs.parquet", results / "records.csv"
+            results / "rounds.parquet",
+            results / "heldout.parquet",
+            results / "transfer.parquet",
+            results / "runs.parquet",
+            results / "records.csv",
         )
 
 

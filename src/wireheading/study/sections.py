@@ -191,6 +191,9 @@ class EvaluationConfig(Section):
     """Rounds after which there is a smaller evaluation; rounds beyond the last are ignored."""
     midway_items: Count = 50
     """Held-out items in such an evaluation."""
+    transfer: Flag = False
+    """Whether every policy also grades the fixed answers of the study's other tasks at its end. The settings of all
+    tasks are then part of every run's digest, so that a change of one task redoes the runs of all."""
 
 
 class EngineConfig(Section):
