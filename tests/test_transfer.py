@@ -13,10 +13,10 @@ import torch
 from made_up import reseal
 from test_lockstep import make_study, make_toy, run_all, same
 
-from wireheading.engine import lockstep
 from wireheading.engine.evaluation import fixed_answers
 from wireheading.engine.job import run_job
 from wireheading.engine.prompts import grade_context, grade_texts, grading_tokens, prompt_tokens
+from wireheading.engine.transfer import grade_fixed
 from wireheading.errors import ConfigError, InputError
 from wireheading.inputs.items import read_items
 from wireheading.policy.chat import Chat
@@ -132,7 +132,7 @@ def test_the_runs_of_one_task_alone_give_the_same_bytes(
 def test_a_job_killed_while_it_grades_goes_on_to_the_same_bytes(
     undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
-    study, grade = again(undisturbed, tmp_path), lockstep.grade_fixed
+    study, grade = again(undisturbed, tmp_path), grade_fixed
     left = calls
 
     def killed(*arguments: Any) -> Any:
@@ -143,7 +143,7 @@ def test_a_job_killed_while_it_grades_goes_on_to_the_same_bytes(
         return grade(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lockstep, "grade_fixed", killed)
+        patch.setattr("wireheading.engine.lockstep.grade_fixed", killed)
         with pytest.raises(KeyboardInterrupt):
             run_all(study, toy)
     run_all(study, toy)
@@ -154,14 +154,14 @@ def test_a_job_killed_while_it_grades_goes_on_to_the_same_bytes(
 def test_grades_that_are_not_finite_end_the_run_as_diverged(
     undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study, grade = again(undisturbed, tmp_path), lockstep.grade_fixed
+    study, grade = again(undisturbed, tmp_path), grade_fixed
 
     def poisoned(*arguments: Any) -> Any:
         rows = grade(*arguments)
         rows[1][0]["finite"] = False
         return rows
 
-    monkeypatch.setattr(lockstep, "grade_fixed", poisoned)
+    monkeypatch.setattr("wireheading.engine.lockstep.grade_fixed", poisoned)
     run_all(study, toy)
     record = recorded(study, study.runs()[1])
     assert record["status"] == "diverged"

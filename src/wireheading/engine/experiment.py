@@ -229,8 +229,8 @@ def experiment(
         if problem:
             return Outcome("diverged", problem)
     if study.other_tasks(run.task):
-        graded: list[Row] = yield GradeOthers()
-        if not finite(graded):
+        of_others: list[Row] = yield GradeOthers()
+        if not finite(of_others):
             problem = f"round {study.rounds - 1}: logits in the grading of other tasks' answers were not finite"
             return Outcome("diverged", problem)
     return Outcome("complete")
