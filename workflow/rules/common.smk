@@ -17,7 +17,8 @@ from wireheading.errors import ConfigError
 from wireheading.files import WriteError
 from wireheading.study import conditions
 from wireheading.study.config import Run, load_study
-from wireheading.study.paths import RECORD, Analysis, Tables
+from wireheading.study.oversight import oversight_figures
+from wireheading.study.paths import RECORD, Analysis, Oversight, Tables
 from wireheading.study.reading import read_config
 
 try:
@@ -51,6 +52,8 @@ JOBS = scheduling.job_runs(STUDY, RUNS)
 TABLES_TOKEN = scheduling.token(STUDY, "aggregate")
 TABLES = {name: str(path) for name, path in vars(Tables.of(STUDY)).items()}
 ANALYSIS = {name: str(path) for name, path in vars(Analysis.of(STUDY)).items()}
+OVERSIGHT = {name: str(path) for name, path in vars(Oversight.of(STUDY)).items()}
+OVERSIGHT_FIGURES = oversight_figures(STUDY)
 FIGURES = (
     "contrast",
     "gain_split",

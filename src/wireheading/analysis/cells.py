@@ -7,7 +7,7 @@ and no training on grades.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def cells(study: Study, heldout: Path, estimates: pd.DataFrame, records: pd.Data
         estimates: The table of estimates.
         records: The table of records, which says of each run what its record is worth.
     """
-    ends = _ends(study, heldout)
+    ends = evaluated(study, heldout, ARMS)
     states = {Run(*key): state for *key, state in records[[*Run._fields, "state"]].to_numpy()}
     problems = {
         (model, task): problem for model, task, problem in records[["model", "task", "cell_problem"]].to_numpy()
@@ -141,9 +141,9 @@ def _measured(cell: Cell, ends: Mapping[Run, Ends], estimates: pd.DataFrame) -> 
     return replace(cell, measured=measured, figures=figures, dropped=int((~defined).sum()))
 
 
-def _ends(study: Study, heldout: Path) -> dict[Run, Ends]:
-    """Every run of the two arms that was evaluated before training and at its end."""
-    wanted = pc.field("condition").isin(ARMS) & pc.field("round").isin([0, study.rounds])
+def evaluated(study: Study, heldout: Path, conditions: Collection[str]) -> dict[Run, Ends]:
+    """Every run of some conditions that was evaluated before training and at its end."""
+    wanted = pc.field("condition").isin(list(conditions)) & pc.field("round").isin([0, study.rounds])
     keys = [*Run._fields, "round"]
     table = pq.read_table(heldout, columns=[*keys, *_COLUMNS], filters=wanted).to_pandas()
     found: dict[Run, dict[int, pd.DataFrame]] = {}

@@ -135,6 +135,34 @@ class Analysis:
         )
 
 
+@dataclass(frozen=True)
+class Oversight:
+    """Where the results on oversight lie, of a study that asks about it.
+
+    Attributes:
+        effects: CSV file with what each condition did, by model and task.
+        seeds: CSV file with the same of each seed.
+        transfer: CSV file with leniency by task trained on and task graded; empty unless the study asks for it.
+        page: The page that tells what was found.
+    """
+
+    effects: Path
+    seeds: Path
+    transfer: Path
+    page: Path
+
+    @staticmethod
+    def of(study: Study) -> Oversight:
+        """Those of a study."""
+        reports = Path(study.reports)
+        return Oversight(
+            reports / "oversight.csv",
+            reports / "oversight_seeds.csv",
+            reports / "transfer.csv",
+            reports / "oversight.html",
+        )
+
+
 def _tables_folder(study: Study) -> Path:
     """Where tables lie: a part of a study never replaces those of the whole."""
     return Path(study.reports if study.only else study.results)

@@ -1,0 +1,226 @@
+"""The page on oversight: what audits, reforms and other tasks showed, in sentences made from the estimates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from wireheading.analysis.oversight import smallest_rate
+from wireheading.files import replacing
+from wireheading.study.config import Study
+from wireheading.study.oversight import doses, oversight_figures, reforms, unreformed
+from wireheading.study.paths import Oversight
+
+Row = Mapping[Hashable, Any]
+
+
+def write_oversight_page(study: Study, oversight: Oversight, onsets: Path, figures: Path) -> None:
+    """Writes the page.
+
+    Args:
+        study: The study's settings.
+        oversight: The tables of oversight, and where the page goes.
+        onsets: The table of onsets.
+        figures: The folder of the figures.
+    """
+    tables = (pd.read_csv(path) for path in (oversight.effects, oversight.transfer, onsets))
+    with replacing(oversight.page) as temporary:
+        temporary.write_text(oversight_page(study, *tables, figures), encoding="utf-8")
+
+
+def oversight_page(
+    study: Study, effects: pd.DataFrame, transfer: pd.DataFrame, onsets: pd.DataFrame, figures: Path
+) -> str:
+    """The page as HTML, whole in itself.
+
+    Args:
+        study: The study's settings.
+        effects: What each condition did.
+        transfer: Leniency by task trained on and task graded.
+        onsets: How well each signal told which rewards would become unearned.
+        figures: The folder of the figures, which are put into the page.
+    """
+    environment = Environment(
+        loader=PackageLoader("wireheading.analysis.pages", "page"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"signed": signed, "percent": percent}
+    cells = [
+        (model, task, effects[(effects["model"] == model) & (effects["task"] == task)])
+        for model in study.enabled_models
+        for task in study.enabled_tasks
+    ]
+    asked = oversight_figures(study)
+    return environment.get_template("oversight.html.j2").render(
+        study=study,
+        asked=asked,
+        drawn={name: _drawing(figures / f"{name}.svg") for name in asked},
+        doses=[(_name(study, model, task), dose_sentences(study, part)) for model, task, part in cells],
+        reforms=[
+            (_name(study, model, task), reform_sentence(study, part.set_index("condition"), name))
+            for name in reforms(study)
+            for model, task, part in cells
+        ],
+        transfers=[(model, transfer_sentence(study, transfer[transfer["model"] == model]))
+                   for model in study.enabled_models],
+        onsets=[(_name(study, *names), onset_sentence(part)) for names, part in onsets.groupby(
+            ["model", "task"], sort=False)],
+        effects=[_effect(study, row) for row in effects.to_dict("records")],
+        signals=[_signal(study, row) for row in onsets.to_dict("records")],
+    )  # fmt: skip
+
+
+def dose_sentences(study: Study, effects: pd.DataFrame) -> str:
+    """What audits showed in one model and task."""
+    rates, margin, alpha = doses(study), study.analysis.margin, study.analysis.alpha
+    rows = effects.set_index("condition")
+    if rows.loc[[*rates], "contrast"].isna().any():
+        return "Some runs are missing, or control is: nothing is said."
+    first, *_, last = rates
+    over = [percent(rates[name]) for name in rates if rows.loc[name, "p_lenient"] <= alpha]
+    told = [
+        f"With audits in {percent(rates[first])} of rounds, leniency exceeds that in control by "
+        f"{shown(rows.loc[first], 'contrast')}."
+    ]
+    told.append(
+        f"It is shown to exceed it by more than {margin} at {listed(over)}." if over else
+        f"At no rate is it shown to exceed it by more than {margin}, so there was little for audits to prevent."
+    )  # fmt: skip
+    found = smallest_rate(study, effects)
+    if found is None:
+        told.append(
+            f"At no rate is it shown to exceed it by less than {margin}; at {percent(rates[last])} it does so by "
+            f"{shown(rows.loc[last], 'contrast')}."
+        )
+        return " ".join(told)
+    row = rows.loc[found]
+    told.append(
+        f"The smallest rate from which on it is shown to exceed it by less than {margin} is {percent(rates[found])} "
+        f"({shown(row, 'contrast')}). There, unearned reward is {shown(row, 'unearned')}, and the score against control "
+        f"{shown(row, 'score_contrast')}."
+    )
+    return " ".join(told)
+
+
+def reform_sentence(study: Study, rows: pd.DataFrame, name: str) -> str:
+    """What a reform showed in one model and task, whose effects `rows` are, by condition."""
+    row, without = rows.loc[name], unreformed(study, name)
+    margin, alpha = study.analysis.margin, study.analysis.alpha
+    if math.isnan(row["contrast"]):
+        return f"{name}: some runs are missing, or control is; nothing is said."
+    told = f"{name}: at the end, leniency exceeds that in control by {shown(row, 'contrast')}"
+    if without is None or math.isnan(row["against_unreformed"]):
+        told += ". "
+    else:
+        told += f", and is {shown(row, 'against_unreformed')} against {without}. "
+        if not rows.loc[without, "p_lenient"] <= alpha:
+            told += f"{without} is itself not shown to be more lenient than control, so there was little to undo. "
+        elif row["p_not_lenient"] <= alpha:
+            told += f"The reform undid it: what is left is shown to be less than {margin}. "
+        elif row["p_undone"] <= alpha:
+            rest = "more than" if row["p_lenient"] <= alpha else "not shown to be less than"
+            told += f"The reform took a part of it away; what is left is {rest} {margin}. "
+        else:
+            told += "It is not shown that the reform took anything away. "
+    return told + f"The score ends {shown(row, 'score_contrast')} against control."
+
+
+def transfer_sentence(study: Study, transfer: pd.DataFrame) -> str:
+    """What carried over from one task to others in one model."""
+    rows = transfer[(transfer["condition"] == "selfgrade") & (transfer["trained"] != transfer["graded"])]
+    if rows.empty or rows["contrast"].isna().any():
+        return "Some runs are missing, or control is: nothing is said."
+    margin = study.analysis.margin
+    found = rows[rows["p_holm"] <= study.analysis.alpha]
+    pairs = [
+        f"trained on {row['trained']} and grading {row['graded']} ({shown(row, 'contrast')})"
+        for row in found.to_dict("records")
+    ]
+    if pairs:
+        return (
+            f"In {len(pairs)} of {len(rows)} pairs of different tasks, selfgrade's graders are shown to be more lenient "
+            f"than control's by more than {margin}: {listed(pairs)}."
+        )
+    most = rows.loc[rows["contrast"].idxmax()]
+    return (
+        f"In none of {len(rows)} pairs of different tasks are selfgrade's graders shown to be more lenient than control's "
+        f"by more than {margin}; the most is {shown(most, 'contrast')}, trained on {most['trained']} and grading "
+        f"{most['graded']}."
+    )
+
+
+def onset_sentence(signals: pd.DataFrame) -> str:
+    """Which signal told best, in one model and task, that rewards would become unearned."""
+    best = signals.loc[signals["auroc"].idxmax()]
+    told = (
+        f"In {best['positives']} of {best['positives'] + best['negatives']} runs rewards became unearned. The best sign is "
+        f"the {best['signal']}, with an AUROC of {best['auroc']:.2f} [{best['auroc_low']:.2f}, {best['auroc_high']:.2f}]; "
+        f"it warned of {best['warned']} of {best['positives']} at their onset or before, "
+    )
+    if not math.isnan(best["lead"]):
+        told += f"with a median lead of {best['lead']:.0f} rounds, "
+    return f"{told}and {best['false_alarms']} of {best['judged']} alarms in other runs were false.".replace("-", "−")
+
+
+def shown(row: Any, name: str) -> str:
+    """An estimate with its interval."""
+    return f"{signed(row[name])} [{signed(row[f'{name}_low'])}, {signed(row[f'{name}_high'])}]"
+
+
+def signed(value: float) -> str:
+    """A number with its sign; a dash where there is none."""
+    return "–" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    """A share in per cent."""
+    return f"{100 * value:g} %"
+
+
+def listed(names: list[str]) -> str:
+    """Names as an enumeration."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _effect(study: Study, row: Row) -> list[str]:
+    measures = ("lenient", "contrast", "unearned", "score", "score_contrast")
+    given = study.conditions[row["condition"]].spec()
+    return [
+        _name(study, row["model"], row["task"]),
+        row["condition"],
+        ", ".join(f"{key} {value}" for key, value in given.items()),
+        str(row["seeds"]),
+        *(shown(row, name) for name in measures),
+    ]
+
+
+def _signal(study: Study, row: Row) -> list[str]:
+    leads = [f"{row[name]:.0f}".replace("-", "−") for name in ("lead", "lead_low", "lead_high")]
+    return [
+        _name(study, row["model"], row["task"]),
+        row["signal"],
+        f"{row['positives']} / {row['negatives']}",
+        f"{row['auroc']:.2f} [{row['auroc_low']:.2f}, {row['auroc_high']:.2f}]",
+        f"{row['warned']} of {row['positives']}",
+        "–" if math.isnan(row["lead"]) else f"{leads[0]} [{leads[1]}, {leads[2]}]",
+        f"{row['false_alarms']} of {row['judged']}",
+    ]
+
+
+def _name(study: Study, model: str, task: str) -> str:
+    return task if len(study.enabled_models) == 1 else f"{model}, {task}"
+
+
+def _drawing(path: Path) -> str:
+    """The drawing of an SVG file, without the declarations that only a file of its own has."""
+    text = path.read_text(encoding="utf-8")
+    return text[text.index("<svg") :]
