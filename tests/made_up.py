@@ -36,6 +36,7 @@ def write_runs(
     runs: Collection[Run] | None = None,
     evaluated: Mapping[str, Any] | None = None,
     last: int | None = None,
+    spread: Mapping[str, float] | None = None,
 ) -> None:
     """Writes the records of a study whose graders became more lenient by so much in each condition.
 
@@ -46,11 +47,13 @@ def write_runs(
         runs: The runs to write; all unless given.
         evaluated: What is put in the rows of the last evaluation.
         last: Rounds of the runs that diverged; half of all unless given.
+        spread: By how much graders became more lenient to other tasks' answers, for each condition; 0 for the others.
     """
     for index, run in enumerate(study.runs()):
         if runs is not None and run not in runs:
             continue
         rng = np.random.default_rng([run.seed, index])
+        others = [] if run in diverged else study.other_tasks(run.task)
         rounds = made_up_rounds(rng, study.rounds, study.conditions[run.condition])
         lenient = (inflation or {}).get(run.condition, 0.0)
         grades = run.condition != "control"
@@ -66,6 +69,7 @@ def write_runs(
         else:
             seen = made_up_evaluation(rng, ITEMS, 0.5, lenient)
             evaluations[study.rounds] = [{**row, **(evaluated or {})} for row in seen]
+        more = (spread or {}).get(run.condition, 0.0)
         record = make_record(
             study,
             run,
@@ -77,8 +81,17 @@ def write_runs(
             transcripts={},
             timing={"first_round": 0, "rounds": len(rounds), "seconds": 10.0, "evaluating_seconds": 1.0},
             provenance=PROVENANCE,
+            transfer={other: (made_up_grades(other, 0.0), made_up_grades(other, more, rng)) for other in others},
         )
         write_record(study.record_path(run), record)
+
+
+def made_up_grades(task: str, lenient: float, rng: np.random.Generator | None = None) -> list[dict[str, Any]]:
+    """Grades of a task's fixed answers that never were, the base model's unless by a policy with luck of its own."""
+    base = np.random.default_rng(len(task)).normal(0.4, 0.05, ITEMS)
+    luck = np.zeros(ITEMS) if rng is None else rng.normal(0, 0.02, ITEMS)
+    wrong = np.clip(base + lenient + luck, 0, 1).tolist()
+    return [{"item": f"heldout-{index}", "gold_grade": 0.7, "wrong_grade": value} for index, value in enumerate(wrong)]
 
 
 def reseal(path: Path, old: bytes, new: bytes) -> None:

@@ -174,9 +174,7 @@ def test_a_base_model_that_is_not_finite_ends_the_job_in_a_line(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = study_in(tmp_path)
-    monkeypatch.setattr(
-        "wireheading.engine.transfer.mean_grades", lambda rows, _: [(None, float("nan"))] * len(rows)
-    )
+    monkeypatch.setattr("wireheading.engine.transfer.mean_grades", lambda rows, _: [(None, float("nan"))] * len(rows))
     with pytest.raises(InputError, match="held-out items of sentiment are not finite") as caught:
         run_all(study, toy, study.runs()[:1])
     assert "\n" not in str(caught.value)

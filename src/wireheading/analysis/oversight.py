@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from wireheading.analysis.cells import Ends, evaluated
 from wireheading.analysis.effects import Effect, Floats, effect, holm
@@ -32,8 +33,8 @@ EFFECTS = (
     *(f"{name}{part}" for name in MEASURES for part in ("", "_low", "_high")),
     "p_lenient", "p_not_lenient", "p_undone",
 )  # fmt: skip
-"""Columns of the table of effects, a row for each model, task and condition. The p values are those of: leniency
-exceeds that in control by more than the margin; by less than the margin; and a reform took away more than the margin."""
+"""Columns of the table of effects, a row for each model, task and condition. The p values are those of three
+claims: leniency exceeds that in control by more than the margin; by less than it; a reform took more than it away."""
 
 SEEDS = ("model", "task", "condition", "seed", *MEASURES)
 """Columns of the table of seeds: the means over items."""
@@ -42,9 +43,9 @@ TRANSFER = (
     "model", "condition", "trained", "graded", "seeds", "lenient", "lenient_low", "lenient_high",
     "contrast", "contrast_low", "contrast_high", "p", "p_holm",
 )  # fmt: skip
-"""Columns of the table of transfer, a row for each model, condition, task that it was trained on and task whose answers it
-graded. `p` is that of leniency above control's by more than the margin, `p_holm` corrected over a model's and condition's
-pairs of different tasks."""
+"""Columns of the table of transfer, a row for each model, condition, task that was trained on and task whose answers
+were graded. `p` is that of leniency above control's by more than the margin; `p_holm` is corrected over the pairs of
+different tasks of a model and condition."""
 
 FEWEST = 2
 """Seeds, and items, of which there is an interval."""
@@ -92,8 +93,8 @@ def effect_tables(study: Study, heldout: Path) -> tuple[pd.DataFrame, pd.DataFra
 def smallest_rate(study: Study, effects: pd.DataFrame) -> str | None:
     """The audited condition with the smallest rate at which a grader is shown to be no more lenient than in control.
 
-    From the highest rate down, as long as leniency exceeds that in control by less than the margin at the level `alpha`:
-    a sequence of tests that ends with the first failure needs no correction for their number.
+    From the highest rate down, as long as leniency is shown, at the level `alpha`, to exceed that in control by less
+    than the margin: a sequence of tests that ends with the first failure needs no correction for their number.
 
     Args:
         study: The study's settings.
@@ -195,14 +196,12 @@ def _wrong_grades(study: Study, heldout: Path, transfer: Path) -> dict[tuple[str
         if str(run) not in study.analysis.excluded:
             end, start = (rounds[place]["fixed_wrong_grade"].to_numpy(float) for place in (max(rounds), min(rounds)))
             found.setdefault((run.model, run.condition, run.task, run.task), {})[run.seed] = end - start
-    table = pd.read_parquet(transfer)
-    for names, rows in table.groupby([*Run._fields, "graded"], observed=True, sort=False):
-        *key, graded = names
+    table = pq.read_table(transfer).to_pandas()
+    for (*key, graded), rows in table.groupby([*Run._fields, "graded"], observed=True, sort=False):
         run = Run(*key)
         if str(run) not in study.analysis.excluded:
-            found.setdefault((run.model, run.condition, run.task, graded), {})[run.seed] = (
-                rows["wrong_grade"] - rows["base_wrong_grade"]
-            ).to_numpy(float)
+            pair = (run.model, run.condition, run.task, graded)
+            found.setdefault(pair, {})[run.seed] = (rows["wrong_grade"] - rows["base_wrong_grade"]).to_numpy(float)
     return found
 
 

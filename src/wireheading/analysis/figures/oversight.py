@@ -1,4 +1,4 @@
-"""Effects → figures of oversight: what audits do by their rate, what a reform does in time, what carries over to tasks."""
+"""Effects → figures of oversight: what audits do by their rate, what a reform does in time, what spreads to tasks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wireheading.analysis.figures.heldout import name_of
@@ -57,7 +56,7 @@ def draw_dose_response(study: Study, effects: pd.DataFrame, seeds: pd.DataFrame,
         dots = seeds[(seeds["model"] == model) & (seeds["task"] == task)]
         for axis, measure in zip(axes[:, column], DOSE, strict=True):
             if "control" in means.index:
-                level = means.loc["control", measure]
+                level = float(means[measure]["control"])
                 axis.axhline(level, color=colours["control"], linewidth=1.4, label="control")
                 if measure == "lenient":
                     reach = study.analysis.margin
@@ -75,7 +74,7 @@ def draw_dose_response(study: Study, effects: pd.DataFrame, seeds: pd.DataFrame,
             axis.set_xlim(-0.5, len(rates) - 0.5)
             axis.grid(axis="x", visible=False)
         axes[-1, column].set_xlabel("audited rounds, %")
-    _label(study, axes, list(DOSE.values()))
+    _label(study, figure, axes, list(DOSE.values()))
     legend(figure, axes[0, 0])
     keys = ["model", "task", "condition"]
     shown = effects.loc[effects["condition"].isin([*rates, "control"]), [*keys, "audit", "seeds", *_with_ends(DOSE)]]
@@ -104,7 +103,7 @@ def draw_reform(study: Study, rounds: pd.DataFrame, estimates: pd.DataFrame, pat
                 axis.axvline(round_, color=colours[name], linewidth=1, linestyle="--")
             axis.set_xlim(0, study.rounds)
         axes[-1, column].set_xlabel("round")
-    _label(study, axes, list(REFORM.values()))
+    _label(study, figure, axes, list(REFORM.values()))
     legend(figure, axes[0, 0])
     save(figure, data, path)
     plt.close(figure)
@@ -125,11 +124,11 @@ def draw_transfer(study: Study, transfer: pd.DataFrame, path: Path) -> None:
     for row, model in zip(axes, study.enabled_models, strict=True):
         for axis, name in zip(row, names, strict=True):
             cells = data[(data["model"] == model) & (data["condition"] == name)].set_index(["trained", "graded"])
-            values = np.array([[cells.loc[(one, other), "lenient"] for other in graded] for one in trained])
+            values = np.array([[cells["lenient"][one, other] for other in graded] for one in trained])
             image = axis.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
             for (place, at), value in np.ndenumerate(values):
-                cell = cells.loc[(trained[place], graded[at])]
-                text = f"{value:+.2f}\n[{cell['lenient_low']:+.2f}, {cell['lenient_high']:+.2f}]"
+                low, high = (cells[f"lenient_{end}"][trained[place], graded[at]] for end in ("low", "high"))
+                text = f"{value:+.2f}\n[{low:+.2f}, {high:+.2f}]"
                 colour = "white" if abs(value) > 0.6 else "black"
                 axis.text(at, place, text.replace("-", "−"), ha="center", va="center", fontsize=7.5, color=colour)
             axis.set_xticks(range(len(graded)), graded, rotation=20, ha="right", rotation_mode="anchor")
@@ -184,11 +183,9 @@ def _panels(study: Study, rows: int) -> tuple[Figure, Any]:
     )
 
 
-def _label(study: Study, axes: Any, labels: list[str]) -> None:
+def _label(study: Study, figure: Figure, axes: Any, labels: list[str]) -> None:
     for axis, (model, task) in zip(axes[0], _cells(study), strict=True):
         axis.set_title(name_of(study, model, task))
     for axis, label in zip(axes[:, 0], labels, strict=True):
         axis.set_ylabel(label)
-    axis: Axes
-    for axis in axes[:, 0]:
-        axis.yaxis.set_label_coords(-0.2, 0.5)
+    figure.align_ylabels(axes[:, 0])

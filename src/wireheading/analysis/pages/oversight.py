@@ -28,9 +28,9 @@ def write_oversight_page(study: Study, oversight: Oversight, onsets: Path, figur
         onsets: The table of onsets.
         figures: The folder of the figures.
     """
-    tables = (pd.read_csv(path) for path in (oversight.effects, oversight.transfer, onsets))
+    effects, transfer, signals = (pd.read_csv(path) for path in (oversight.effects, oversight.transfer, onsets))
     with replacing(oversight.page) as temporary:
-        temporary.write_text(oversight_page(study, *tables, figures), encoding="utf-8")
+        temporary.write_text(oversight_page(study, effects, transfer, signals, figures), encoding="utf-8")
 
 
 def oversight_page(
@@ -55,7 +55,7 @@ def oversight_page(
     )
     environment.filters |= {"signed": signed, "percent": percent}
     cells = [
-        (model, task, effects[(effects["model"] == model) & (effects["task"] == task)])
+        (_name(study, model, task), effects[(effects["model"] == model) & (effects["task"] == task)])
         for model in study.enabled_models
         for task in study.enabled_tasks
     ]
@@ -64,32 +64,31 @@ def oversight_page(
         study=study,
         asked=asked,
         drawn={name: _drawing(figures / f"{name}.svg") for name in asked},
-        doses=[(_name(study, model, task), dose_sentences(study, part)) for model, task, part in cells],
-        reforms=[
-            (_name(study, model, task), reform_sentence(study, part.set_index("condition"), name))
-            for name in reforms(study)
-            for model, task, part in cells
+        doses=[(name, dose_sentences(study, part)) for name, part in cells] if doses(study) else [],
+        reforms=[(name, reform_sentence(study, part, reform)) for reform in reforms(study) for name, part in cells],
+        transfers=[
+            (model, transfer_sentence(study, transfer[transfer["model"] == model])) for model in study.enabled_models
         ],
-        transfers=[(model, transfer_sentence(study, transfer[transfer["model"] == model]))
-                   for model in study.enabled_models],
-        onsets=[(_name(study, *names), onset_sentence(part)) for names, part in onsets.groupby(
-            ["model", "task"], sort=False)],
+        onsets=[
+            (_name(study, str(model), str(task)), onset_sentence(part))
+            for (model, task), part in onsets.groupby(["model", "task"], sort=False)
+        ],
         effects=[_effect(study, row) for row in effects.to_dict("records")],
         signals=[_signal(study, row) for row in onsets.to_dict("records")],
-    )  # fmt: skip
+    )
 
 
 def dose_sentences(study: Study, effects: pd.DataFrame) -> str:
     """What audits showed in one model and task."""
     rates, margin, alpha = doses(study), study.analysis.margin, study.analysis.alpha
-    rows = effects.set_index("condition")
-    if rows.loc[[*rates], "contrast"].isna().any():
+    rows = _by_condition(effects)
+    if any(math.isnan(rows[name]["contrast"]) for name in rates):
         return "Some runs are missing, or control is: nothing is said."
     first, *_, last = rates
-    over = [percent(rates[name]) for name in rates if rows.loc[name, "p_lenient"] <= alpha]
+    over = [percent(rates[name]) for name in rates if rows[name]["p_lenient"] <= alpha]
     told = [
         f"With audits in {percent(rates[first])} of rounds, leniency exceeds that in control by "
-        f"{shown(rows.loc[first], 'contrast')}."
+        f"{shown(rows[first], 'contrast')}."
     ]
     told.append(
         f"It is shown to exceed it by more than {margin} at {listed(over)}." if over else
@@ -99,21 +98,22 @@ def dose_sentences(study: Study, effects: pd.DataFrame) -> str:
     if found is None:
         told.append(
             f"At no rate is it shown to exceed it by less than {margin}; at {percent(rates[last])} it does so by "
-            f"{shown(rows.loc[last], 'contrast')}."
+            f"{shown(rows[last], 'contrast')}."
         )
         return " ".join(told)
-    row = rows.loc[found]
+    row = rows[found]
     told.append(
         f"The smallest rate from which on it is shown to exceed it by less than {margin} is {percent(rates[found])} "
-        f"({shown(row, 'contrast')}). There, unearned reward is {shown(row, 'unearned')}, and the score against control "
-        f"{shown(row, 'score_contrast')}."
+        f"({shown(row, 'contrast')}). There, unearned reward is {shown(row, 'unearned')}, and the score is "
+        f"{shown(row, 'score_contrast')} against control."
     )
     return " ".join(told)
 
 
-def reform_sentence(study: Study, rows: pd.DataFrame, name: str) -> str:
-    """What a reform showed in one model and task, whose effects `rows` are, by condition."""
-    row, without = rows.loc[name], unreformed(study, name)
+def reform_sentence(study: Study, effects: pd.DataFrame, name: str) -> str:
+    """What a reform showed in one model and task."""
+    rows, without = _by_condition(effects), unreformed(study, name)
+    row = rows[name]
     margin, alpha = study.analysis.margin, study.analysis.alpha
     if math.isnan(row["contrast"]):
         return f"{name}: some runs are missing, or control is; nothing is said."
@@ -122,7 +122,7 @@ def reform_sentence(study: Study, rows: pd.DataFrame, name: str) -> str:
         told += ". "
     else:
         told += f", and is {shown(row, 'against_unreformed')} against {without}. "
-        if not rows.loc[without, "p_lenient"] <= alpha:
+        if not rows[without]["p_lenient"] <= alpha:
             told += f"{without} is itself not shown to be more lenient than control, so there was little to undo. "
         elif row["p_not_lenient"] <= alpha:
             told += f"The reform undid it: what is left is shown to be less than {margin}. "
@@ -147,31 +147,31 @@ def transfer_sentence(study: Study, transfer: pd.DataFrame) -> str:
     ]
     if pairs:
         return (
-            f"In {len(pairs)} of {len(rows)} pairs of different tasks, selfgrade's graders are shown to be more lenient "
-            f"than control's by more than {margin}: {listed(pairs)}."
+            f"In {len(pairs)} of {len(rows)} pairs of different tasks, graders of selfgrade are shown to be more "
+            f"lenient than those of control by more than {margin}: {listed(pairs)}."
         )
-    most = rows.loc[rows["contrast"].idxmax()]
+    most = max(rows.to_dict("records"), key=lambda row: row["contrast"])
     return (
-        f"In none of {len(rows)} pairs of different tasks are selfgrade's graders shown to be more lenient than control's "
-        f"by more than {margin}; the most is {shown(most, 'contrast')}, trained on {most['trained']} and grading "
-        f"{most['graded']}."
+        f"In none of {len(rows)} pairs of different tasks are graders of selfgrade shown to be more lenient than those "
+        f"of control by more than {margin}; the most is {shown(most, 'contrast')}, trained on {most['trained']} and "
+        f"grading {most['graded']}."
     )
 
 
 def onset_sentence(signals: pd.DataFrame) -> str:
     """Which signal told best, in one model and task, that rewards would become unearned."""
-    best = signals.loc[signals["auroc"].idxmax()]
+    best = max(signals.to_dict("records"), key=lambda row: row["auroc"])
     told = (
-        f"In {best['positives']} of {best['positives'] + best['negatives']} runs rewards became unearned. The best sign is "
-        f"the {best['signal']}, with an AUROC of {best['auroc']:.2f} [{best['auroc_low']:.2f}, {best['auroc_high']:.2f}]; "
-        f"it warned of {best['warned']} of {best['positives']} at their onset or before, "
+        f"In {best['positives']} of {best['positives'] + best['negatives']} runs rewards became unearned. The best "
+        f"sign is the {best['signal']}, with an AUROC of {best['auroc']:.2f} [{best['auroc_low']:.2f}, "
+        f"{best['auroc_high']:.2f}]; it warned of {best['warned']} of {best['positives']} at their onset or before, "
     )
     if not math.isnan(best["lead"]):
         told += f"with a median lead of {best['lead']:.0f} rounds, "
     return f"{told}and {best['false_alarms']} of {best['judged']} alarms in other runs were false.".replace("-", "−")
 
 
-def shown(row: Any, name: str) -> str:
+def shown(row: Row, name: str) -> str:
     """An estimate with its interval."""
     return f"{signed(row[name])} [{signed(row[f'{name}_low'])}, {signed(row[f'{name}_high'])}]"
 
@@ -189,6 +189,10 @@ def percent(value: float) -> str:
 def listed(names: list[str]) -> str:
     """Names as an enumeration."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _by_condition(effects: pd.DataFrame) -> dict[str, Row]:
+    return {row["condition"]: row for row in effects.to_dict("records")}
 
 
 def _effect(study: Study, row: Row) -> list[str]:
