@@ -146,6 +146,7 @@ def test_the_page_tells_the_smallest_rate_and_that_the_reform_undid_it(found: An
     HTMLParser().feed(page)
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_bytes(found: Any) -> None:
     study, _ = found
     paths = [*vars(Oversight.of(study)).values(), *Path(study.reports, "figures").iterdir()]
@@ -167,6 +168,7 @@ def test_the_smallest_rate_is_found_from_the_highest_down(tmp_path: Path) -> Non
     assert smallest(0.01, 0.01, 0.01, 0.01) == "selfgrade"
 
 
+@pytest.mark.slow
 def test_a_reform_that_leaves_a_part_is_told_as_such(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     write_runs(study, {"selfgrade": 0.5, "reform": 0.2})
@@ -198,6 +200,7 @@ def test_missing_diverged_and_excluded_runs_are_in_no_effect(tmp_path: Path) -> 
     assert "<b>sentiment</b>: Some runs are missing, or control is: nothing is said." in page
 
 
+@pytest.mark.slow
 def test_without_control_nothing_is_said(tmp_path: Path) -> None:
     study = study_in(tmp_path, conditions=CONDITIONS[1:])
     write_runs(study, LENIENT)
