@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -38,6 +39,10 @@ from wireheading.study.config import Run, Study, load_study
 from wireheading.study.paths import checkpoint_folder, heldout_path, transcript_path
 
 ROUNDS = 7
+
+TOLERANCE = 1e-5 if torch.cuda.is_available() else 0.0
+"""Of soft grades of a policy that has learnt nothing against the base model's: a GPU adds up in another order if other
+numbers of rows are computed together, a CPU does not."""
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +143,12 @@ def test_records_are_whole_and_true_to_the_conditions(undisturbed: Study) -> Non
             (ROUNDS, 3),
         ]
         start, _, end = record["evaluations"]
-        assert start["soft_grades"] == start["base_soft_grades"]
+        # The base model's grades of its own answers are measured once.
+        assert start["soft_grades"] == start["base_soft_grades"] == start["fixed_base_grades"]
         assert end["soft_grades"] != end["base_soft_grades"]
-        assert start["fixed_base_grades"] == start["soft_grades"]
         # Where no reward differed from the others, nothing was learnt.
-        assert (end["fixed_wrong_grades"] != start["fixed_wrong_grades"]) == any(record["advantages"])
+        change = np.abs(np.subtract(end["fixed_wrong_grades"], start["fixed_wrong_grades"])).max()
+        assert (change > TOLERANCE) == any(record["advantages"])
         table = pd.read_parquet(transcript)
         assert table["reward"].tolist() == record["rewards"]
         # Conditions of a seed are paired: the same items and the same first response.
