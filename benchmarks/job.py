@@ -27,6 +27,7 @@ import yaml
 from shapes import SHAPES
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PreTrainedModel
 
+from wireheading.engine.evaluation import evaluate
 from wireheading.engine.job import run_job
 from wireheading.engine.lockstep import Lockstep
 from wireheading.inputs.corpus import generate_items
@@ -101,11 +102,20 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         texts = [item["text"] for item in generate_items("sentiment", 200, "tokenizer")] + prompts * 100
         return model, Chat(train_tokenizer(texts, 1000), GenerationConfig())
 
+    of_base: list[float] = []
+
+    def timed_base(*args: Any, **kwargs: Any) -> Any:
+        started = now(device)
+        rows = evaluate(*args, **kwargs)
+        of_base.append(now(device) - started)
+        return rows
+
     started = now(device)
     with (
         patch.multiple(
             "wireheading.engine.job", load_model=loaded, model_digests=lambda _: {}, file_states=lambda _: 0
         ),
+        patch("wireheading.engine.job.evaluate", timed_base),
         patch.object(Lockstep, "play_round", timed),
     ):
         run_job(study, runs, runs, folder / "model", data, lambda line: print(line, flush=True))
@@ -119,7 +129,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "ms_a_round": 1000 * each,
         "job_s": seconds,
         "rounds_s": sum(rounds),
-        "evaluating_s": record["timing"]["evaluating_seconds"],
+        "evaluating_s": sum(of_base) + record["timing"]["evaluating_seconds"],
+        "evaluating_base_s": sum(of_base),
         "evaluation_batch": record["provenance"]["evaluation_batch"],
         "chunk": record["provenance"]["chunk"],
         **(memory() if device.type == "cuda" else {}),
