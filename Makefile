@@ -1,13 +1,15 @@
 # make demo   install everything into .venv and run the whole study on the embedded model
 # make check  install, then lint, types and the fast tests: for every save
 # make test   install, then every check
+# make smoke  the whole workflow on a study that means nothing: a minute
 # make extras install the tools of the exports and of the documentation site
+# make docs   build the documentation site in site/, without a warning
 
 PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --profile profiles/demo
 
-.PHONY: demo check test extras
+.PHONY: demo check test lint types fast smoke docs extras packages
 
 demo: .venv/installed
 	@started=$$(date +%s) && $(SNAKEMAKE) && $(SNAKEMAKE) --report reports/report.html && \
@@ -15,22 +17,35 @@ demo: .venv/installed
 		logs/train_model/tiny-*.benchmark.tsv logs/rl_run/tiny.benchmark.tsv && \
 	echo "whole demo: $$(($$(date +%s) - started)) s" && echo "the report is at reports/report.html"
 
-check: .venv/installed
+check: lint types fast
+
+test: lint types .venv/installed
+	$(SNAKEMAKE) --lint
+	$(BIN)/pytest -q
+
+lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check workflow
+
+types: .venv/installed
 	$(BIN)/mypy
+
+fast: .venv/installed
 	$(BIN)/pytest -q -m "not slow"
 
-test: .venv/installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(SNAKEMAKE) --lint
-	$(BIN)/snakefmt --check workflow
-	$(BIN)/pytest -q
+smoke: .venv/installed
+	$(BIN)/snakemake --directory .test
+
+docs: .venv/extras
+	$(BIN)/zensical build --clean --strict
 
 # The tools that studies are exported to, the documentation site's, and those that check the repository's own files.
 extras: .venv/extras
+
+# For root on Debian: a browser and a Slurm for the tests that need them. Where they cannot be had, those are skipped.
+packages:
+	.ci/packages
 
 .venv/extras: .venv/installed requirements-extras.txt
 	$(BIN)/pip install --quiet -r requirements-extras.txt
