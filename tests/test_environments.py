@@ -157,7 +157,7 @@ def test_every_direct_import_is_declared() -> None:
         name
         for name in imported([ROOT / "src", ROOT / "workflow"])
         # Triton is a part of PyTorch where there is a GPU.
-        if name not in sys.stdlib_module_names | {"wireheading", "reporting", "triton"}
+        if name not in sys.stdlib_module_names | {"wireheading", "triton"}
         and not declared.intersection(map(normal, packages.get(name, [name])))
     }
     assert undeclared == set()

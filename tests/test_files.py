@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 from test_checkpoints import file_size_limit
 
 from wireheading.files import replacing
+from wireheading.reporting import reporting
 
 WRITER = """
 import sys, time
@@ -61,9 +61,8 @@ def test_what_another_machine_left_is_removed_after_a_day(tmp_path: Path) -> Non
 
 
 def test_a_log_that_cannot_be_written_ends_no_job(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    module = runpy.run_path(str(Path(__file__).parents[1] / "workflow" / "scripts" / "reporting.py"))
     log = tmp_path / "log"
-    with file_size_limit(8), module["reporting"](str(log)) as report:
+    with file_size_limit(8), reporting(str(log)) as report:
         for line in ("one", "two, which is longer", "three"):
             report(line)
     told = capsys.readouterr().err.splitlines()

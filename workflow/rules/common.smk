@@ -11,7 +11,15 @@ from pathlib import Path
 
 from snakemake.utils import update_config
 
-from wireheading import scheduling
+try:
+    from wireheading import scheduling
+except ModuleNotFoundError as error:
+    if error.name != "wireheading":
+        raise
+    sys.exit(
+        "wireheading: the package is not installed where Snakemake runs; pip install git+<address of the "
+        "workflow's repository>, or pip install -e . in a clone of it"
+    )
 from wireheading.analysis.currency import analysis_is_current, tables_are_current
 from wireheading.errors import ConfigError
 from wireheading.files import WriteError

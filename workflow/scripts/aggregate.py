@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from reporting import reporting
-
 from wireheading.analysis.tables import write_tables
+from wireheading.reporting import reporting
 from wireheading.study.config import load_study
 from wireheading.study.paths import Tables
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reporting import reporting
-
 from wireheading.analysis.report import write_analysis
+from wireheading.reporting import reporting
 from wireheading.study.config import load_study
 from wireheading.study.paths import Analysis, Tables
 

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reporting import reporting
-
 from wireheading.analysis.figures.heldout import write_heldout_figures
 from wireheading.analysis.figures.training import write_figures
+from wireheading.reporting import reporting
 from wireheading.study.config import load_study
 from wireheading.study.paths import Analysis, Tables
 

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reporting import reporting
-
 from wireheading.inputs.items import find_commit, freeze_items, write_items
 from wireheading.inputs.models import write_source
+from wireheading.reporting import reporting
 from wireheading.study.config import load_study
 
 if TYPE_CHECKING:

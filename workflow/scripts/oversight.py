@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reporting import reporting
-
 from wireheading.analysis.figures.oversight import write_oversight_figures
 from wireheading.analysis.oversight import write_oversight_tables
 from wireheading.analysis.pages.oversight import write_oversight_page
+from wireheading.reporting import reporting
 from wireheading.study.config import load_study
 from wireheading.study.paths import Analysis, Oversight, Tables
 

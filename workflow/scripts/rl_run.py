@@ -3,11 +3,10 @@
 import os
 from typing import TYPE_CHECKING
 
-from reporting import reporting
-
 from wireheading.engine.job import run_job
 from wireheading.engine.leases import own_device
 from wireheading.engine.stopping import Stopped
+from wireheading.reporting import reporting
 from wireheading.scheduling import job_key, job_runs
 from wireheading.study.config import load_study
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reporting import reporting
-
 from wireheading.pretraining.training import train_model
+from wireheading.reporting import reporting
 from wireheading.study.config import load_study
 
 if TYPE_CHECKING:

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reporting import reporting
-
 from wireheading.analysis.pages.transcripts import write_transcript_page
+from wireheading.reporting import reporting
 from wireheading.study.config import load_study
 
 if TYPE_CHECKING:
