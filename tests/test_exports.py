@@ -112,7 +112,7 @@ def test_an_unreadable_grade_is_an_unscored_sample_in_inspect(tmp_path: Path) ->
         inputs={"heldout.jsonl": sha256_of(items)},
         status="complete",
         problem=None,
-        rows=made_up_rounds(rng, study.rounds),
+        rows=made_up_rounds(rng, study.rounds, study.conditions[run.condition]),
         evaluations=evaluations,
         transcripts={heldout_path(path).name: sha256_of(heldout_path(path))},
         timing={"first_round": 0, "rounds": study.rounds, "seconds": 1.0, "evaluating_seconds": 1.0},

@@ -138,6 +138,12 @@ def transfer_table(study: Study, heldout: Path, transfer: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(TRANSFER))
 
 
+def signed(value: float) -> str:
+    """A number with its sign and two decimals; a dash where there is none."""
+    # Adding 0 turns a rounded "-0" into 0.
+    return "–" if math.isnan(value) else f"{round(value, 2) + 0:+.2f}".replace("-", "−")
+
+
 def _paired(study: Study, ends: Mapping[Run, Ends], model: str, task: str, condition: str) -> list[int]:
     """The seeds of which a condition and control have the same items."""
     seeds = []

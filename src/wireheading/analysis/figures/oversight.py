@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from wireheading.analysis.figures.heldout import name_of
 from wireheading.analysis.figures.style import colours_of, save, use_style
 from wireheading.analysis.figures.training import POINTS, interval, legend
+from wireheading.analysis.oversight import signed
 from wireheading.study.config import Study
 from wireheading.study.oversight import doses, oversight_figures, reforms, unreformed
 from wireheading.study.paths import Oversight, Tables
@@ -72,6 +73,8 @@ def draw_dose_response(study: Study, effects: pd.DataFrame, seeds: pd.DataFrame,
                 axis.scatter(at, values, s=12, color="#D55E00", alpha=0.6, lw=0, zorder=3, label="seed" * (place == 0))
             axis.set_xticks(places, [f"{100 * rate:g}" for rate in rates.values()])
             axis.set_xlim(-0.5, len(rates) - 0.5)
+            if measure == "score":
+                axis.set_ylim(0, 1)
             axis.grid(axis="x", visible=False)
         axes[-1, column].set_xlabel("audited rounds, %")
     _label(study, figure, axes, list(DOSE.values()))
@@ -102,6 +105,8 @@ def draw_reform(study: Study, rounds: pd.DataFrame, estimates: pd.DataFrame, pat
             for name, round_ in changes.items():
                 axis.axvline(round_, color=colours[name], linewidth=1, linestyle="--")
             axis.set_xlim(0, study.rounds)
+            if measure == "score":
+                axis.set_ylim(0, 1)
         axes[-1, column].set_xlabel("round")
     _label(study, figure, axes, list(REFORM.values()))
     legend(figure, axes[0, 0])
@@ -116,7 +121,7 @@ def draw_transfer(study: Study, transfer: pd.DataFrame, path: Path) -> None:
     figure, axes = plt.subplots(
         len(study.enabled_models),
         len(names),
-        figsize=(3.4 * len(names) + 1.2, 2.7 * len(study.enabled_models) + 0.7),
+        figsize=(4.2 * len(names) + 1.2, 2.7 * len(study.enabled_models) + 0.7),
         squeeze=False,
         layout="constrained",
     )
@@ -125,12 +130,12 @@ def draw_transfer(study: Study, transfer: pd.DataFrame, path: Path) -> None:
         for axis, name in zip(row, names, strict=True):
             cells = data[(data["model"] == model) & (data["condition"] == name)].set_index(["trained", "graded"])
             values = np.array([[cells["lenient"][one, other] for other in graded] for one in trained])
-            image = axis.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
+            image = axis.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
             for (place, at), value in np.ndenumerate(values):
                 low, high = (cells[f"lenient_{end}"][trained[place], graded[at]] for end in ("low", "high"))
-                text = f"{value:+.2f}\n[{low:+.2f}, {high:+.2f}]"
+                text = f"{signed(value)}\n[{signed(low)}, {signed(high)}]"
                 colour = "white" if abs(value) > 0.6 else "black"
-                axis.text(at, place, text.replace("-", "−"), ha="center", va="center", fontsize=7.5, color=colour)
+                axis.text(at, place, text, ha="center", va="center", fontsize=7.5, color=colour)
             axis.set_xticks(range(len(graded)), graded, rotation=20, ha="right", rotation_mode="anchor")
             axis.set_yticks(range(len(trained)), trained)
             axis.set_xlabel("graded on")

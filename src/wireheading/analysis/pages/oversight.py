@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from wireheading.analysis.oversight import smallest_rate
+from wireheading.analysis.oversight import signed, smallest_rate
 from wireheading.files import replacing
 from wireheading.study.config import Study
 from wireheading.study.oversight import doses, oversight_figures, reforms, unreformed
@@ -87,8 +87,8 @@ def dose_sentences(study: Study, effects: pd.DataFrame) -> str:
     first, *_, last = rates
     over = [percent(rates[name]) for name in rates if rows[name]["p_lenient"] <= alpha]
     told = [
-        f"With audits in {percent(rates[first])} of rounds, leniency exceeds that in control by "
-        f"{shown(rows[first], 'contrast')}."
+        f"{f'Audited in {percent(rates[first])} of rounds' if rates[first] else 'Without audits'}, leniency exceeds "
+        f"that in control by {shown(rows[first], 'contrast')}."
     ]
     told.append(
         f"It is shown to exceed it by more than {margin} at {listed(over)}." if over else
@@ -176,11 +176,6 @@ def shown(row: Row, name: str) -> str:
     return f"{signed(row[name])} [{signed(row[f'{name}_low'])}, {signed(row[f'{name}_high'])}]"
 
 
-def signed(value: float) -> str:
-    """A number with its sign; a dash where there is none."""
-    return "–" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
-
-
 def percent(value: float) -> str:
     """A share in per cent."""
     return f"{100 * value:g} %"
@@ -197,13 +192,16 @@ def _by_condition(effects: pd.DataFrame) -> dict[str, Row]:
 
 def _effect(study: Study, row: Row) -> list[str]:
     measures = ("lenient", "contrast", "unearned", "score", "score_contrast")
+    # A score has no sign.
+    told = [shown(row, name).replace("+", "") if name == "score" else shown(row, name) for name in measures]
     given = study.conditions[row["condition"]].spec()
+    said = (str(value) if key in ("grader", "reward", "credit") else f"{key} {value}" for key, value in given.items())
     return [
         _name(study, row["model"], row["task"]),
         row["condition"],
-        ", ".join(f"{key} {value}" for key, value in given.items()),
+        " · ".join(said),
         str(row["seeds"]),
-        *(shown(row, name) for name in measures),
+        *told,
     ]
 
 
