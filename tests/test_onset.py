@@ -178,11 +178,19 @@ def test_every_run_in_which_the_policy_grades_is_watched(tmp_path: Path) -> None
     # By the record alone a drift that is not paid looks the same.
     assert grade["auroc"] < 1
     assert every.loc[every["onset"].notna(), "onset"].between(19, 25).all()
+    # The divergence is told of those runs that record it.
+    rounds["kl"] = np.where(rounds["seed"] == 1, rounds["round"] / 40, np.nan)
+    watched_rounds(rounds, tables.rounds)
+    every, onsets = onset_tables(study, tables.rounds, ended)
+    assert set(every.loc[every["signal"] == "KL to the base", "seed"]) == {1}
+    assert onsets["signal"].value_counts()["KL to the base"] == 1
 
 
 def watched_rounds(rounds: pd.DataFrame, path: Path) -> None:
     """Writes a table of rounds anew, a row group a run as before."""
     schema = pq.read_schema(path)
+    if "kl" in rounds and "kl" not in schema.names:
+        schema = schema.append(pa.field("kl", pa.float64()))
     with pq.ParquetWriter(path, schema) as writer:
         for _, run in rounds.groupby(["seed", "model", "task", "condition"], observed=True, sort=False):
             writer.write_table(pa.Table.from_pandas(run, schema=schema, preserve_index=False))

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from wireheading.analysis.estimates import floats, run_by_run
-from wireheading.analysis.onset import Watched, alarms, onset, signals, summary
+from wireheading.analysis.onset import SIGNALS, Watched, alarms, onset, signals, summary
 from wireheading.study.config import Run, Study
 
 ALARMS = ("model", "task", "condition", "seed", "signal", "onset", "peak", "threshold", "alarm", "lead")
@@ -54,13 +54,13 @@ def onset_tables(study: Study, rounds_path: Path, ended: Sequence[Run]) -> tuple
     every: list[dict[str, Any]] = []
     summaries: list[dict[str, Any]] = []
     for (model, task), watched in cells.items():
-        runs = list(watched.values())
-        names = [name for name in runs[0].signals if all(name in run.signals for run in runs)]
-        for name in names:
-            rows = alarms(runs, name, config)
-            seen = {"model": model, "task": task, "signal": name}
-            every += [{**seen, "condition": run.condition, **row} for run, row in zip(watched, rows, strict=True)]
-            if len({run.onset is None for run in runs}) == 2:
-                summaries.append({**seen, **summary(rows, config)})
+        for name in SIGNALS:
+            # The divergence is recorded of runs alone that are paid less by it.
+            told = {run: seen for run, seen in watched.items() if name in seen.signals}
+            rows = alarms(list(told.values()), name, config)
+            cell = {"model": model, "task": task, "signal": name}
+            every += [{**cell, "condition": run.condition, **row} for run, row in zip(told, rows, strict=True)]
+            if len({seen.onset is None for seen in told.values()}) == 2:
+                summaries.append({**cell, **summary(rows, config)})
     counted = dict.fromkeys(("onset", "alarm", "lead"), "Int64")
     return pd.DataFrame(every, columns=list(ALARMS)).astype(counted), pd.DataFrame(summaries, columns=list(ONSETS))
