@@ -31,7 +31,10 @@ TABLE: list[tuple[str, float | str, float | str]] = [
     ("No, your response is not correct. 6", 0, OFF),
     ("3. That's correct.", 1, OFF),
     ("A 2.5% error in the summary", 0, UNREADABLE),
-    ("1 if it is correct, 0 if it is wrong.", AMBIGUOUS, AMBIGUOUS),
+    ("1 if it is correct, 0 if it is wrong.", UNREADABLE, UNREADABLE),
+    ('The answer is "1" if it is correct', UNREADABLE, UNREADABLE),
+    ("1 reason: I was", UNREADABLE, UNREADABLE),
+    ("no no no", 0, UNREADABLE),
     # A grade alone, dressed in various ways.
     ("1", 1, 1),
     ("0", 0, 0),

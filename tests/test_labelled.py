@@ -31,14 +31,17 @@ def read(kind: str, row: dict[str, Any]) -> Any:
 
 
 # Part of the sure labels with which a reader agrees at least: of texts that it was tuned to; of a draw that was made
-# varied on purpose; of a plain random sample of a study's outputs. Where the aim of 0.95 is missed, readers find an
-# answer in texts that state none. The readers before these agreed with 0.84, 0.78, 0.87 and 0.97 of the second.
+# varied on purpose; of a plain random sample of a study's outputs; of texts that nobody had seen when it was written.
+# Counts on `test` and `random` were looked at a few times while readers were changed, on `fresh` not before the end.
+# The number that a text gives is missed most often, in texts that were cut off or make no sense; the score, which is
+# all that a study takes from it, is measured below.
 STATED = {
-    "sentiment": {"tune": 0.95, "test": 0.94, "random": 0.98},
-    "arithmetic": {"tune": 0.95, "test": 0.91, "random": 0.91},
-    "binary": {"tune": 0.95, "test": 0.95, "random": 0.94},
-    "unit": {"tune": 0.95, "test": 0.95, "random": 0.97},
+    "sentiment": {"tune": 0.95, "test": 0.94, "random": 0.98, "fresh": 0.95},
+    "arithmetic": {"tune": 0.95, "test": 0.94, "random": 0.95, "fresh": 0.91},
+    "binary": {"tune": 0.95, "test": 0.95, "random": 0.94, "fresh": 0.97},
+    "unit": {"tune": 0.95, "test": 0.95, "random": 0.97, "fresh": 0.97},
 }
+SPLITS = ("tune", "test", "random", "fresh")
 
 
 def sure_rows(kind: str, split: str) -> list[dict[str, Any]]:
@@ -52,7 +55,7 @@ def sure_rows(kind: str, split: str) -> list[dict[str, Any]]:
 
 
 # Only counts are reported: whoever tunes a reader to the texts of `test` has nothing left to measure it with.
-@pytest.mark.parametrize("split", ["tune", "test", "random"])
+@pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("kind", STATED)
 def test_agreement_with_sure_labels(kind: str, split: str) -> None:
     rows = sure_rows(kind, split)
@@ -61,18 +64,23 @@ def test_agreement_with_sure_labels(kind: str, split: str) -> None:
     print(f"{kind}, {split}: {sum(agreed)} of {len(rows)}, {sum(stating)} of the {len(stating)} that state something")
     assert sum(agreed) / len(rows) >= STATED[kind][split]
     if split == "random":
-        assert sum(stating) / len(stating) >= 0.98
+        assert sum(stating) / len(stating) >= 0.96
 
 
-@pytest.mark.parametrize("split", ["tune", "test", "random"])
+@pytest.mark.parametrize("split", SPLITS)
 def test_scores_of_sums_are_those_of_the_labels(split: str) -> None:
-    """A number read where none was stated is rarely the right one."""
+    """What a study uses: a number read where none was stated is rarely the right one."""
     rows = sure_rows("arithmetic", split)
-    agreed = 0
+    found, right = [], []
     for row in rows:
         first, operator, second = row["context"].split()
         answer = {"+": int(first) + int(second), "-": int(first) - int(second), "*": int(first) * int(second)}[operator]
-        item = {"question": row["context"], "answer": answer}
-        agreed += evaluate(item, row["text"]) == (row["label"] == answer)
-    print(f"scores of sums, {split}: {agreed} of {len(rows)}")
-    assert agreed / len(rows) >= 0.98
+        found.append(evaluate({"question": row["context"], "answer": answer}, row["text"]) == 1)
+        right.append(row["label"] == answer)
+    both = sum(one and other for one, other in zip(found, right, strict=True))
+    print(
+        f"scores of sums, {split}: {sum(right)} of {len(rows)} are right; found {both} and {sum(found) - both} others"
+    )
+    assert both == sum(found)
+    assert both / sum(right) >= 0.94
+    assert (both + len(rows) - sum(right)) / len(rows) >= 0.97

@@ -4,7 +4,7 @@ The strict rule: the first sentence that states a grade decides. A number on the
 wrong is asked, so does a verdict in words; if they differ within that sentence, it is ambiguous.
 
 Sums ("45 + 23 = 68"), ranges ("from 0 to 1"), list numbers, counts ("1 mistake"), names ("problem 1") and bounds
-("at least 0.5") state no grade, and questions are passed over.
+("at least 0.5") state no grade; questions and conditions ("1 if it is correct") are passed over.
 
 The `_published` readers are those of the published study, faults included, so that its figures can be recomputed.
 """
@@ -54,6 +54,8 @@ _ASIDE = re.compile(
     rf"{DIGITS}(?:\s*[-+*]\s*{DIGITS})++(?:\s*=(?:\s*-?{DIGITS})?)?"  # a sum, or a range such as "0-1"
     rf"|{DIGITS}\s*(?:\(\w+\)\s*)?to\s+{DIGITS}|between\s+{DIGITS}\s+and\s+{DIGITS}|\b0\s+or\s+1\b"
 )
+_CLAUSES = re.compile(r"([,;:()])")
+_CONDITION = re.compile(r"\b(?:if|whether|when)\b", re.IGNORECASE)
 _STATED = re.compile(
     rf"(?P<value>(?:(?<!\w)[-+])?{DIGITS})"
     rf"(?:\s*(?P<percent>%|per\s?cent\b)|\s*(?:/|out\s+of\b)\s*(?P<most>{DIGITS})(?!\s*/))?"
@@ -63,21 +65,22 @@ _NO_GRADE_AFTER = re.compile(
     r"|(?:#|\b(?:the|number|problem|question|step|item|option|part|section))\s*$",  # a name
     re.IGNORECASE,
 )
+# "1 mistake" and "1-digit", but "1 because …", "1 is my grade" and "1 Yes".
 _COUNT = re.compile(
-    r"(?:\s+|-)(?:\w+\s+)?(?:digit|error|fact|flaw|issue|line|mistake|number|problem|sentence|star|thing|time|word|of)s?\b",
-    re.IGNORECASE,
+    r"(?:\s+|-)(?!(?:an?|and|are|as|at|because|but|for|i|if|in|is|it|its|my|on|or|since|so|that|the|this|to|was|when|which"
+    r"|with|would|you|your)\b)[a-z]"
 )
 _VERDICT = re.compile(
     r"^\W*(?:(?P<one>one)|zero)(?=\s*(?:[,.!:]|$))"
-    r"|\bno(?=\s*(?:[^\w\s]|$)|\s+(?:or|it|i|the|this|that|my|your)\b)"
+    r"|\b(?P<no>no)(?=\s*(?:[^\w\s]|$)|\s+(?:or|no|it|i|the|this|that|my|your)\b)"
     r"|\b(?:(?P<good>yes|correct|right|true|accurate)|incorrect|wrong|false|inaccurate|mistake|mistaken|error)\b"
     # "Correct answer: 68" does not say whether the answer was correct.
     r"(?!\s+\w+\s*(?:is|was|would|should|=|:))",
     re.IGNORECASE,
 )
-# "If it is correct", "to correct it" and "the correct …" say no more, but "this is the correct one" does.
+# "It may be correct", "to correct it" and "the correct …" are none, but "this is the correct one" is.
 _NO_VERDICT_AFTER = re.compile(
-    r"\b(?:if|whether|maybe|perhaps|might|may|could|partial(?:ly)?|partly|sure|certain)\b[^,;:]*$"
+    r"\b(?:maybe|perhaps|might|may|could|partial(?:ly)?|partly|sure|certain)\b[^,;:]*$"
     r"|\b(?:to|can|will|would|please)\s$|(?<!\bis\s)(?<!'s\s)(?<!\bwas\s)(?<!\bnot\s)(?<!n't\s)(?<!\bgave\s)\bthe\s$",
     re.IGNORECASE,
 )
@@ -131,7 +134,8 @@ def read_unit_grade_published(text: str) -> float | None:
 def _read(text: str, *, binary: bool) -> Grade:
     status: ParseStatus = "unreadable"
     for sentence in sentences(without_list_numbers(clean(text))):
-        sentence = _ASIDE.sub(" … ", sentence)
+        clauses = _CLAUSES.split(_ASIDE.sub(" … ", sentence))
+        sentence = "".join(clause for clause in clauses if not _CONDITION.search(clause))
         plain, shares = _numbers(sentence)
         if binary:
             plain += _verdicts(sentence)
@@ -164,8 +168,10 @@ def _numbers(sentence: str) -> tuple[list[float], list[float]]:
 
 def _verdicts(sentence: str) -> list[float]:
     """The verdicts that a sentence states in words: 1 for right, 0 for wrong."""
-    return [
-        float(((verdict["good"] or verdict["one"]) is not None) != is_denied(sentence, verdict.start()))
-        for verdict in _VERDICT.finditer(sentence)
-        if not _NO_VERDICT_AFTER.search(sentence, max(0, verdict.start() - 50), verdict.start())
-    ]
+    verdicts = []
+    for verdict in _VERDICT.finditer(sentence):
+        if not _NO_VERDICT_AFTER.search(sentence, max(0, verdict.start() - 50), verdict.start()):
+            is_good = verdict["good"] is not None or verdict["one"] is not None
+            is_turned = verdict["no"] is None and is_denied(sentence, verdict.start())
+            verdicts.append(float(is_good != is_turned))
+    return verdicts

@@ -12,7 +12,7 @@ from typing import Any
 from wireheading.tasks.grades import BINARY_GRADES as GRADES
 from wireheading.tasks.grades import read_binary_grade as read_grade
 from wireheading.tasks.grades import read_binary_grade_published as read_grade_published
-from wireheading.tasks.text import clean, is_denied, sentences
+from wireheading.tasks.text import clean, is_correction, is_denied, sentences
 
 __all__ = [
     "COLUMNS",
@@ -42,18 +42,18 @@ _BOTH = re.compile(
     r"(?:(?:an?|as|is|the|some|also|very|\w{1,20}ly)\W+){0,3}(?!\1)(?:positiv|negativ)\w{1,3}\b",
     re.IGNORECASE,
 )
-_MIXED = re.compile(
-    r"\b(?:ambiguous|ambivalent|balanced|conflicting|contradictory|mix|mixed|mixture|neither|neutral|nuanced)\b",
-    re.IGNORECASE,
-)
+_MIXED = re.compile(r"\b(?:mix\w*|ambiguous|ambivalent|balanced|neither|neutral)\b", re.IGNORECASE)
 _OVERALL = re.compile(
-    r"\b(?:overall|ultimately|in\s+the\s+end|on\s+the\s+whole|in\s+conclusion|therefore|final\s+answer)\b|\b(?:mostly|mainly|largely|predominantly)\s+(?:pos|neg)",
+    r"\b(?:overall|ultimately|in\s+the\s+end|on\s+the\s+whole|therefore|final\s+answer)\b", re.IGNORECASE
+)
+# "It sounds negative" says less than a clause that follows.
+_AT_FIRST = re.compile(
+    r"\b(?:at\s+first|first\s+thought|initially|going\s+to|may|might|(?:look|seem|sound|start|tr[iy])(?:s|e[ds]|ing)?)\b",
     re.IGNORECASE,
 )
-_AT_FIRST = re.compile(r"\b(?:at\s+first|first\s+thought|initially)\b", re.IGNORECASE)
-# "Whether it is positive" and "less positive than …" say no more about the review.
-_NO_LABEL_AFTER = re.compile(r"\b(?:whether|if|less|than|without|neither|nor)\b[^,;:()]*$", re.IGNORECASE)
-_CLAUSE = re.compile(r"[,;:()]|(?<!anything\s)\b(?:but|as|with)\b", re.IGNORECASE)
+# What follows does not say what the review is: "whether it is positive", "less positive than …".
+_UNSAID = re.compile(r"\b(?:whether|if|less|than|without|despite)\b", re.IGNORECASE)
+_CLAUSE = re.compile(r"[,;:()]|(?<!anything\s)\bbut\b", re.IGNORECASE)
 
 
 def make_item(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -82,30 +82,26 @@ def evaluate(item: Mapping[str, Any], response: str) -> float:
 def stated_label(response: str) -> str | None:
     """What a response says that the review is, or None.
 
-    The first clause that names a label decides. If it names both, or its sentence only calls the review mixed, there is
-    none, unless a later sentence says what the review is "overall". A label of a first impression or of parts
-    ("positive aspects") does not count; where none is named but one denied ("not positive"), it is the other.
+    The first clause that names one label decides, unless a sentence before it only calls the review mixed or names
+    both; what is said "overall" or as a correction goes first, an impression ("it sounds negative, but …") last. Parts
+    ("positive aspects") are no label. Where none is named but one denied ("not positive"), it is the other.
     """
-    is_mixed, denied = False, set()
-    for sentence in sentences(clean(response)):
-        clauses = [part for part in _CLAUSE.split(_BOTH.sub("mixed", sentence)) if not _AT_FIRST.search(part)]
-        overall = [index for index, clause in enumerate(clauses) if _OVERALL.search(clause)]
-        if is_mixed and not overall:
-            continue
-        start = overall[0] if overall else 0
-        for clause in (*clauses[start:], *clauses[:start]):
-            names = [
-                name
-                for name in _LABEL.finditer(clause)
-                if not _NO_LABEL_AFTER.search(clause, max(0, name.start() - 50), name.start())
-            ]
-            stated = {name[0][:3].lower() for name in names if not is_denied(clause, name.start())}
-            if len(stated) > 1 or _MIXED.search(clause):
+    denied = set()
+    for sentence in sorted(sentences(clean(response)), key=lambda part: not is_correction(part)):
+        is_mixed = False
+        clauses = _CLAUSE.split(_BOTH.sub("mixed", sentence))
+        for clause in sorted(clauses, key=lambda part: bool(_AT_FIRST.search(part)) - bool(_OVERALL.search(part))):
+            said = _UNSAID.split(clause, maxsplit=1)[0]
+            names = [*_LABEL.finditer(said)]
+            stated = {name[0][:3].lower() for name in names if not is_denied(said, name.start())}
+            if len(stated) > 1 or _MIXED.search(said):
                 is_mixed = True
             elif stated:
                 return _LABELS[stated.pop()]
             denied |= {name[0][:3].lower() for name in names}
-    if len(denied) == 1 and not is_mixed:
+        if is_mixed:
+            return None
+    if len(denied) == 1:
         return "negative" if denied == {"pos"} else "positive"
     return None
 

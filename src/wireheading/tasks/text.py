@@ -28,10 +28,15 @@ _DENIED = re.compile(
     r"|\bno(?:thing)?\s+(?!doubt|question|or\b)(?:\w+\s+)?$",
     re.IGNORECASE,
 )
+_CORRECTION = re.compile(
+    r"\W*(?:(?:so|therefore|thus|hence|finally)\W+the\s+(?:\w+\s+)?(?:answer|result)|wait|actually|sorry|no)\b",
+    re.IGNORECASE,
+)
 
 
 def clean(text: str) -> str:
-    """The text with plain minus and multiplication signs and apostrophes, without the markup of Markdown and TeX."""
+    """The text behind its thoughts, with plain minus and multiplication signs and apostrophes, without markup."""
+    text = text.rpartition("</think>")[2]
     return _MARKUP.sub(" ", re.sub(r"\\(?:times|cdot)\b", "*", text.translate(_LOOKALIKES)))
 
 
@@ -44,6 +49,11 @@ def sentences(text: str) -> list[str]:
     """The sentences and lines of a text, without questions in words; "because" and "since" begin a sentence."""
     parts = re.split(r"(?<=[.!?;])\s+|\n+|\b(?:because|since)\b", text)
     return [part for part in parts if part.strip() and not (part.endswith("?") and re.search("[A-Za-z]", part))]
+
+
+def is_correction(part: str) -> bool:
+    """Whether a sentence or line takes back what was said before: "Wait, …", "So the answer is …"."""
+    return _CORRECTION.match(part) is not None
 
 
 def is_denied(sentence: str, place: int) -> bool:
