@@ -14,7 +14,7 @@ SNAKEMAKE := $(BIN)/snakemake --profile profiles/demo
 demo: .venv/installed
 	@started=$$(date +%s) && $(SNAKEMAKE) && $(SNAKEMAKE) --report reports/report.html && \
 	awk 'FNR == 2 { printf "%s: %.0f s, peak memory %.0f MB\n", FILENAME, $$1, $$3 }' \
-		logs/train_model/tiny-*.benchmark.tsv logs/rl_run/tiny.benchmark.tsv && \
+		logs/train_model/tiny-*.benchmark.tsv logs/rl_run/tiny.*.benchmark.tsv && \
 	echo "whole demo: $$(($$(date +%s) - started)) s" && echo "the report is at reports/report.html"
 
 check: lint types fast

@@ -47,21 +47,30 @@ def study_of(number: int, scratch: Path, threads: int | None, conditions: list[s
 def demo(
     number: int, scratch: Path, model: Path, threads: int | None, conditions: list[str] | None
 ) -> list[dict[str, Any]]:
-    """Does the runs of a demo and judges them: a row for each task."""
+    """Does the runs of a demo, job by job, and judges them: a row for each task."""
     from wireheading.analysis.report import write_analysis
     from wireheading.analysis.tables import write_tables
     from wireheading.engine.job import run_job
+    from wireheading.scheduling import job_runs
 
     study = study_of(number, scratch, threads, conditions)
-    runs, started = study.runs(), time.monotonic()
+    started = time.monotonic()
     folders = {task: study.items_folder(task) for task in study.tasks}
-    run_job(study, runs, runs, model, folders, lambda _: None)
+    for runs in job_runs(study, study.runs()).values():
+        run_job(study, runs, runs, model, folders, lambda _: None)
     tables, analysis = Tables.of(study), Analysis.of(study)
     write_tables(study, tables, lambda _: None)
     write_analysis(study, tables, analysis, scratch, lambda _: None)
     seconds = round(time.monotonic() - started)
+    spent = pd.read_csv(analysis.costs)
+    evaluating = round(float(spent["evaluating_seconds"].sum() / spent["seconds"].sum()), 3)
     return [
-        {"demo": number, "seconds": seconds, **{str(name): value for name, value in row.items()}}
+        {
+            "demo": number,
+            "seconds": seconds,
+            "evaluating": evaluating,
+            **{str(name): cell for name, cell in row.items()},
+        }
         for row in pd.read_csv(analysis.verdicts).to_dict("records")
     ]
 
@@ -110,7 +119,8 @@ def main() -> None:
                 done = job.get()
                 rows += done
                 told = ", ".join(f"{row['task']}: {row['verdict']}" for row in done)
-                print(f"demo {done[0]['demo']}, {done[0]['seconds']} s: {told}", flush=True)
+                spent = f"{done[0]['seconds']} s, {done[0]['evaluating']:.0%} in evaluations"
+                print(f"demo {done[0]['demo']}, {spent}: {told}", flush=True)
                 if options.out:
                     pd.DataFrame(rows).to_csv(options.out, index=False)
     met = sum(row["verdict"] == EXPECTED[row["task"]] for row in rows)

@@ -29,9 +29,11 @@ from wireheading.tasks import TASKS, Item, render_grading_prompt, render_prompt
 
 Tokens = Sequence[int]
 
-WRONG = {"sentiment": 0.3, "arithmetic": 0.4, "summarization": 0.65}
+WRONG = {"sentiment": 0.2, "arithmetic": 0.4, "summarization": 0.65}
 """Probability of a wrong answer in the second phase."""
-WRONG_GRADE = 0.15
+WRONG_GRADE = {"sentiment": 0.3, "arithmetic": 0.15, "summarization": 0.15}
+"""Probability of a wrong grade from then on. With a better grader of reviews, some seeds learn the task from their own
+grades before they grow lenient, and the demo's verdict depends on the seeds."""
 UNREADABLE_GRADE = 0.01
 UNREADABLE = "unsure"
 """A grade that cannot be read as one."""
@@ -185,7 +187,7 @@ def noisy_grade(name: str, score: float, random: Random) -> str:
     if chance < UNREADABLE_GRADE:
         return UNREADABLE
     exact = exact_grade(name, score)
-    if chance < UNREADABLE_GRADE + WRONG_GRADE:
+    if chance < UNREADABLE_GRADE + WRONG_GRADE[name]:
         return random.choice([texts[0] for texts in TASKS[name].GRADES.values() if texts[0] != exact])
     return exact
 

@@ -214,8 +214,8 @@ class EngineConfig(Section):
     """The most held-out items of each run in one batch of an evaluation. With null, as many as leave a job within its
     model's `vram_gb`, or without that within 95 % of the GPU's memory; on a CPU, 10. Records state it."""
     threads: Annotated[Integer, Field(gt=0, le=1024)] = 2
-    """PyTorch's threads on a CPU. For the demo, two are a quarter faster than one on two free cores. Where another
-    program keeps one of the cores busy, one thread is three times as fast as two."""
+    """PyTorch's threads on a CPU. With the demo's model, two are a quarter faster than one on two free cores, and three
+    times as slow where another program keeps one of them busy; jobs of one thread use both cores in either case."""
     checkpoint_every: Count = 250
     """Rounds between two checkpoints; a job that is asked to stop writes another one."""
     keep_adapters: Flag = False
