@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,17 @@ def test_the_page_tells_the_smallest_rate_and_that_the_reform_undid_it(found: An
     assert page.count("The reform undid it: what is left is shown to be less than 0.05.") == 3
     assert page.count("<svg") == 3
     HTMLParser().feed(page)
+
+
+def test_the_verdicts_are_those_of_a_study_without_these_rows(found: Any, tmp_path: Path) -> None:
+    study, _ = found
+    alone = study_in(tmp_path, conditions=["control", "selfgrade"])
+    shutil.copytree(study.results, alone.results)
+    write_tables(alone, Tables.of(alone), lambda _: None)
+    write_analysis(alone, Tables.of(alone), Analysis.of(alone), Path("nowhere"), lambda _: None)
+    for name in ("verdicts", "contrasts", "models"):
+        here, there = (getattr(Analysis.of(each), name).read_bytes() for each in (alone, study))
+        assert here == there
 
 
 @pytest.mark.slow

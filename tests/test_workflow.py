@@ -195,6 +195,27 @@ def test_a_part_has_tables_and_a_report_of_its_own(workplace: Workplace, chosen:
     assert "Nothing to be done" in workplace.snakemake()
 
 
+def test_a_study_on_oversight_has_its_page_and_its_figures(workplace: Workplace) -> None:
+    row = {"grader": "policy", "reward": "grade", "credit": "both"}
+    rows = [{"name": "audit-50", **row, "audit": 0.5}, {"name": "reform", **row, "until": 2}]
+    asked = {"midway_rounds": [2], "midway_items": 3, "transfer": True}
+    study = workplace.configure(conditions=["control", "selfgrade", *rows], evaluation=asked, results="o", reports="r")
+    assert "oversight" not in workplace.snakemake(
+        "-n", "--config", "conditions=[control]", "evaluation={transfer: false}"
+    )
+    workplace.snakemake()
+    reports = workplace.folder / "r"
+    assert len(workplace.records(study)) == 24
+    made = {path.stem for path in (reports / "figures").glob("*.svg")}
+    captions = {path.stem for path in (ROOT / "workflow" / "report" / "oversight").glob("*.rst")}
+    assert captions - made == {"page"}
+    assert len(pd.read_csv(reports / "oversight.csv")) == 12
+    assert "How much truth" in (reports / "oversight.html").read_text(encoding="utf-8")
+    assert "Report created" in workplace.snakemake("--report", "r/report.html")
+    (reports / "figures" / "reform.svg").unlink()
+    assert "oversight" in workplace.snakemake("-n")
+
+
 def test_records_can_be_named_as_targets(workplace: Workplace) -> None:
     study = workplace.configure()
     before = workplace.records(study)

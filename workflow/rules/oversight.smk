@@ -14,14 +14,14 @@ rule oversight:
         transfer=OVERSIGHT["transfer"],
         page=report(
             OVERSIGHT["page"],
-            caption="../report/oversight.rst",
+            caption="../report/oversight/page.rst",
             category="Oversight",
             labels={"figure": "what was found"},
         ),
         figures=[
             report(
                 f"{STUDY.reports}/figures/{name}.svg",
-                caption=f"../report/{name}.rst",
+                caption=f"../report/oversight/{name}.rst",
                 category="Oversight",
                 labels={"figure": name.replace("_", " ")},
             )
