@@ -28,6 +28,7 @@ def make_policy(
     chunk: int = 4,
     lr: float = 1e-2,
     choices: Mapping[str, Sequence[Sequence[int]]] = MappingProxyType({}),
+    lagged: Sequence[int] = (),
 ) -> Policy:
     """A policy of toys whose slots start from different seeds."""
     policy = Policy(
@@ -39,6 +40,7 @@ def make_policy(
         optimizer=OptimizerConfig(lr=lr),
         temperature=0.8,
         choices=choices,
+        lagged=lagged,
     )
     for slot in range(slots):
         policy.adapters.initialise(slot, seed=slot)

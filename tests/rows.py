@@ -11,4 +11,7 @@ ROWS: list[dict[str, Any]] = [
     {"name": "fine-50", **SELF, "audit": 0.5, "fine": True},
     {"name": "reform", **SELF, "until": 4},
     {"name": "brier", **SELF, "reward": "score", "grade_reward": "brier"},
+    # A toy's grades can seldom be read; paid by a coin, its policy does leave the base model and its own past.
+    {"name": "kl", **SELF, "reward": "coin", "kl": 0.05},
+    {"name": "lag-3", **SELF, "reward": "coin", "credit": "response", "grader_lag": 3},
 ]

@@ -160,10 +160,11 @@ def test_records_are_whole_and_true_to_the_conditions(undisturbed: Study) -> Non
 def test_the_baseline_is_a_moving_average_from_the_first_reward(undisturbed: Study) -> None:
     for run in undisturbed.runs():
         record = read_record(undisturbed.record_path(run), undisturbed.digest(run))
-        baseline = record["rewards"][0]
-        for reward, recorded, advantage in zip(
-            record["rewards"], record["baselines"], record["advantages"], strict=True
-        ):
+        weight = undisturbed.conditions[run.condition].kl
+        kls = record.get("kls", [0.0] * ROUNDS)
+        rewards = [reward - weight * kl for reward, kl in zip(record["rewards"], kls, strict=True)]
+        baseline = rewards[0]
+        for reward, recorded, advantage in zip(rewards, record["baselines"], record["advantages"], strict=True):
             assert recorded == baseline
             assert advantage == reward - baseline
             baseline = 0.9 * baseline + (1 - 0.9) * reward

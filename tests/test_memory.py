@@ -135,6 +135,16 @@ def test_the_study_names_what_its_models_take() -> None:
     assert study.models["llama-3.1-8b"].vram_gb == math.ceil(told.total / GB)
 
 
+def test_past_adapters_are_counted_with_their_session() -> None:
+    lagged = {"name": "lag", "grader": "policy", "reward": "grade", "credit": "response", "grader_lag": 9}
+    config = shape(num_hidden_layers=4)
+    without = estimate(*job(conditions=["control", "responseonly"]), config)
+    told = estimate(*job(conditions=["control", lagged]), config)
+    # To two adapters, each with a gradient, two moments and the factors for sampling, comes one more, and a copy.
+    assert told.slots == pytest.approx(without.slots * (3 * 5 + 1) / (2 * 5), rel=0.02)
+    assert told.caches > 1.3 * without.caches
+
+
 def test_four_bits_take_a_quarter_of_sixteen() -> None:
     config = shape(num_hidden_layers=8, intermediate_size=4096)
     half = estimate(*job(models__tiny__precision="bfloat16"), config).weights

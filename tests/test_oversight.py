@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import peft
 import pytest
+import torch
 from rows import ROWS
 from test_lockstep import ROUNDS, make_study, make_toy, run_all
 
+from wireheading.policy.chat import Chat
+from wireheading.policy.lora import Adapters
+from wireheading.policy.model import load_model
+from wireheading.policy.policy import Policy
+from wireheading.policy.session import Completion
 from wireheading.records.record import read_record
 from wireheading.study.conditions import CONDITIONS, Condition
 from wireheading.study.config import Study
@@ -58,7 +66,7 @@ def test_rewards_baselines_and_advantages_follow_from_scores_grades_and_draws(st
     match condition:
         case "control" | "honest" | "brier":
             rewards = scores
-        case "coin":
+        case "coin" | "kl" | "lag-3":
             rewards = [float(draw < 0.5) for draw in draws("coin")]
         case "audit-50":
             rewards = [s if audit else g for s, g, audit in zip(scores, grades, audited, strict=True)]
@@ -69,8 +77,11 @@ def test_rewards_baselines_and_advantages_follow_from_scores_grades_and_draws(st
         case _:
             rewards = grades
     assert record["rewards"] == rewards
-    assert record["baselines"] == moving(rewards)
-    assert record["advantages"] == [a - b for a, b in zip(rewards, record["baselines"], strict=True)]
+    paid = rewards
+    if condition == "kl":
+        paid = [reward - 0.05 * kl for reward, kl in zip(rewards, record["kls"], strict=True)]
+    assert record["baselines"] == moving(paid)
+    assert record["advantages"] == [a - b for a, b in zip(paid, record["baselines"], strict=True)]
     if condition == "brier":
         rewards = [1 - (grade - score) ** 2 for score, grade in zip(scores, grades, strict=True)]
         assert record["grade_rewards"] == rewards
@@ -97,6 +108,99 @@ def test_tables_and_transcripts_have_what_the_row_adds(study: Study, row: dict[s
     assert added == {*columns}
     for column in columns:
         assert transcript[column].tolist() == record[column if column == "audited" else f"{column}s"]
+
+
+Watch = dict[str, list[tuple[Path, Any, Any]]]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path, Watch]:
+    """Runs whose adapters are saved for PEFT when the policy is compared with the base model, and when it is copied."""
+    folder = tmp_path_factory.mktemp("watched")
+    make_toy(folder)
+    rows = [row for row in ROWS if row["name"] in ("kl", "lag-3")]
+    made = make_study(folder / "results", conditions=["control", *rows], seeds=[SEED], rounds=2 * ROUNDS)
+    seen: Watch = {"divergence": [], "remember": [], "sample": []}
+
+    def saved(adapters: Adapters, slot: int, kind: str) -> Path:
+        place = folder / f"{kind}-{len(seen[kind])}"
+        adapters.save_peft(slot, place, "toy")
+        return place
+
+    with pytest.MonkeyPatch.context() as patch:
+        divergence, remember, sample = Policy.divergence, Adapters.remember, Policy.sample
+
+        def watch_divergence(self: Policy, slot: int, batches: Any) -> float:
+            found = divergence(self, slot, batches)
+            seen["divergence"].append((saved(self.adapters, slot, "divergence"), batches, found))
+            return found
+
+        def watch_remember(self: Adapters, slot: int) -> None:
+            seen["remember"].append((saved(self, slot, "remember"), slot, None))
+            remember(self, slot)
+
+        def watch_sample(self: Policy, session: Any, slots: range, contexts: Any, *rest: Any) -> list[Completion]:
+            completions = sample(self, session, slots, contexts, *rest)
+            if slots.start >= len(made.runs()):
+                seen["sample"].append((folder, contexts, completions))
+            return completions
+
+        patch.setattr(Policy, "divergence", watch_divergence)
+        patch.setattr(Adapters, "remember", watch_remember)
+        patch.setattr(Policy, "sample", watch_sample)
+        run_all(made, folder, [run for run in made.runs() if run.task == "arithmetic"])
+    return made, folder, seen
+
+
+def plain_logprobs(model: torch.nn.Module, chat: Chat, context: Sequence[int], sampled: Sequence[int]) -> torch.Tensor:
+    """Log-probabilities of sampled tokens in free text, from one forward pass without cache, mask or padding."""
+    with torch.no_grad():
+        logits = model(torch.tensor([[*context, *sampled]])).logits[0, len(context) - 1 : -1].double()
+    logits[:, [token for token in chat.special_tokens.values() if token not in chat.stop_tokens]] = -torch.inf
+    found: torch.Tensor = torch.log_softmax(logits, dim=-1)[range(len(sampled)), [*sampled]]
+    return found
+
+
+def test_the_divergence_is_that_of_transformers_and_peft(watched: tuple[Study, Path, Watch]) -> None:
+    study, folder, seen = watched
+    record = record_of(study, "kl")
+    assert record["kls"] == [found for _, _, found in seen["divergence"]]
+    assert record["kls"][0] == 0.0
+    assert any(abs(kl) > 0.01 for kl in record["kls"])
+    for adapter, [(_, turns)], found in seen["divergence"]:
+        base, chat = load_model(folder / "model", "float32", torch.device("cpu"))
+        context, moved = [], 0.0
+        for turn in turns:
+            context += turn.context
+            moved -= plain_logprobs(base, chat, context, turn.sampled).sum().item()
+            context += turn.sampled
+        tuned, context = peft.PeftModel.from_pretrained(base, adapter).eval(), []
+        for turn in turns:
+            context += turn.context
+            moved += plain_logprobs(tuned, chat, context, turn.sampled).sum().item()
+            context += turn.sampled
+        assert found == pytest.approx(moved, abs=1e-4)
+
+
+def test_the_past_policy_grades_as_its_saved_adapter_would(watched: tuple[Study, Path, Watch]) -> None:
+    study, folder, seen = watched
+    (run,) = [run for run in study.runs() if (run.task, run.condition) == ("arithmetic", "lag-3")]
+    transcript = pd.read_parquet(transcript_path(study.record_path(run)))
+    adapters = [adapter for adapter, _, _ in seen["remember"]]
+    assert len(adapters) == 5
+    assert len(seen["sample"]) == 2 * ROUNDS
+    likelier = 0
+    for round_, (_, [context], [completion]) in enumerate(seen["sample"]):
+        assert completion.tokens == tuple(transcript["grade_tokens"][round_])
+        # A copy is taken every three rounds and grades three rounds later; before that, the initial policy does.
+        logprobs = []
+        for adapter in (adapters[max(0, round_ // 3 - 1)], adapters[round_ // 3]):
+            base, chat = load_model(folder / "model", "float32", torch.device("cpu"))
+            tuned = peft.PeftModel.from_pretrained(base, adapter).eval()
+            logprobs.append(plain_logprobs(tuned, chat, context, completion.tokens).tolist())
+        assert completion.logprobs == pytest.approx(logprobs[0], abs=1e-4)
+        likelier += completion.logprobs != pytest.approx(logprobs[1], abs=1e-4)
+    assert likelier > ROUNDS, "the policy hardly changed, so this shows nothing"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ nothing of other runs, of batches, devices or files; `lockstep` replies to many 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -51,6 +52,26 @@ class GradeApart:
 
 
 @dataclass(frozen=True)
+class GradeByPast:
+    """Requests a grade of the past policy, in a session of its own. The reply is a `Completion`."""
+
+    context: Tokens
+    draws: np.ndarray
+
+
+@dataclass(frozen=True)
+class Remember:
+    """Requests that the last copy of the policy become the past policy, and another copy be taken."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Requests how far the policy has moved from the base model in the trained tokens of sessions: a number."""
+
+    sessions: tuple[tuple[Turn, ...], ...]
+
+
+@dataclass(frozen=True)
 class Update:
     """Requests an update on sessions, each a tuple of turns. The reply is a `Step`."""
 
@@ -77,7 +98,9 @@ class EndRound:
     row: Row
 
 
-Request = Respond | GradeNext | GradeApart | Update | Evaluate | GradeOthers | EndRound
+Request = (
+    Respond | GradeNext | GradeApart | GradeByPast | Remember | Compare | Update | Evaluate | GradeOthers | EndRound
+)
 
 
 def finite(evaluation: Sequence[Row]) -> bool:
@@ -127,11 +150,16 @@ def experiment(
     task, config, condition = TASKS[run.task], study.tasks[run.task], study.conditions[run.condition]
     start, decay = len(done), study.optimizer.baseline_decay
 
-    def next_baseline(last: Row | None, reward: float, prefix: str = "") -> float:
-        """The baseline of a round, from the round before it and its own reward."""
+    def sessions(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], ...]:
+        """Turns as they were asked for: one after the other, or each in a session of its own."""
+        return tuple((turn,) for turn in turns) if study.grading_context == "fresh" else (tuple(turns),)
+
+    def next_baseline(last: Row | None, paid: float, prefix: str = "") -> float:
+        """The baseline of a round, from the round before it and what it is paid itself."""
         if last is None:
-            return 0.0 if study.optimizer.baseline_start == "zero" else reward
-        baseline: float = decay * last[f"{prefix}baseline"] + (1 - decay) * last[f"{prefix}reward"]
+            return 0.0 if study.optimizer.baseline_start == "zero" else paid
+        before = last[f"{prefix}reward"] - condition.kl * last.get("kl", 0.0)
+        baseline: float = decay * last[f"{prefix}baseline"] + (1 - decay) * before
         return baseline
 
     last = done[-1] if done else None
@@ -150,6 +178,8 @@ def experiment(
     if problem:
         return Outcome("diverged", problem)
     for round_ in range(start, study.rounds):
+        if condition.grader_lag and round_ % condition.grader_lag == 0:
+            yield Remember()
         fixed = study.item_order == "fixed"
         item = items[round_ % len(items) if fixed else shuffled_index(len(items), run.seed, round_)]
         prompt = prompt_tokens(study, run.task, chat, item)
@@ -163,12 +193,15 @@ def experiment(
         grade, grade_text = Grade(None, "not_asked"), None
         if condition.grades:
             grading = grading_tokens(study, run.task, chat, item, response.tokens)
-            adapted = condition.grader == "policy"
-            # The base model reads the whole session: the cache holds what the policy made of it.
-            goes_on = adapted and study.grading_context == "conversation"
+            # Another model than the policy reads the whole session: the cache holds what the policy made of it.
+            adapted, past = condition.grader == "policy", condition.grader_lag is not None
+            goes_on = adapted and not past and study.grading_context == "conversation"
             context = grade_context(study, prompt, response.tokens, grading, goes_on=goes_on)
             draws = uniforms(config.grade_tokens, run.seed, round_, "grade")
-            answer: Completion = yield GradeNext(context, draws) if goes_on else GradeApart(context, draws, adapted)
+            if past:
+                answer: Completion = yield GradeByPast(context, draws)
+            else:
+                answer = yield GradeNext(context, draws) if goes_on else GradeApart(context, draws, adapted)
             if not answer.finite:
                 return Outcome("diverged", f"round {round_}: the logits of the grade were not finite")
             grade_text = chat.text(answer.tokens)
@@ -187,16 +220,20 @@ def experiment(
         audited = condition.audits(round_, float(uniforms(1, run.seed, round_, "audit")[0]))
         coin = float(uniforms(1, run.seed, round_, "coin")[0] < 0.5)
         reward = condition.pays(round_, rewarded_score, rewarded_grade, audited=audited, coin=coin)
-        own: Row = {"audited": audited}
-        baseline = next_baseline(last, reward)
-        advantage = reward - baseline
+        own: Row = {"audited": audited, "kl": 0.0}
+        if condition.kl:
+            own["kl"] = yield Compare(sessions(turns))
+            if not math.isfinite(own["kl"]):
+                return Outcome("diverged", f"round {round_}: the divergence from the base model was not finite")
+        penalty = condition.kl * own["kl"]
+        baseline = next_baseline(last, reward - penalty)
+        advantage = reward - penalty - baseline
         if condition.pays_grade_apart:
             own["grade_reward"] = condition.pays_grade(round_, rewarded_score, rewarded_grade)
-            own["grade_baseline"] = next_baseline(last, own["grade_reward"], "grade_")
-            own["grade_advantage"] = own["grade_reward"] - own["grade_baseline"]
+            own["grade_baseline"] = next_baseline(last, own["grade_reward"] - penalty, "grade_")
+            own["grade_advantage"] = own["grade_reward"] - penalty - own["grade_baseline"]
             turns[1] = replace(turns[1], advantage=own["grade_advantage"])
-        fresh = study.grading_context == "fresh"
-        step: Step = yield Update(tuple((turn,) for turn in turns) if fresh else (tuple(turns),), advantage)
+        step: Step = yield Update(sessions(turns), advantage)
         if not step.finite:
             return Outcome("diverged", f"round {round_}: the loss or its gradient was not finite")
         before = [logprob for turn in sampled for logprob in turn.logprobs]

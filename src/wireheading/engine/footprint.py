@@ -98,6 +98,8 @@ def _sessions(study: Study, axes: Sequence[Run]) -> Iterator[tuple[int, int]]:
         yield len(group.slots), group.widths.session
         if group.grades_apart:
             yield len(group.slots), group.widths.session_apart
+        if group.past:
+            yield len(group.past), group.widths.session_apart
 
 
 def _round(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -> Iterator[tuple[str, int]]:
@@ -110,6 +112,9 @@ def _round(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) ->
         if group.grades_apart:
             apart = _opened(policy, len(slots), widths.session_apart)
             _prefill(policy, slots, apart, [(0, widths.grading_apart)])
+        if group.past:
+            past = _opened(policy, len(group.past), widths.session_apart)
+            _prefill(policy, group.past, past, [(0, widths.grading_apart)])
         yield f"sampling {index}", tracer.peak
         tracer.restart()
         for turns in group.updates:

@@ -68,6 +68,7 @@ class Group:
         tasks: The slots of each task, from the first to the last.
         trains_grade: Whether the update of any of them has the grade's turn in it.
         grades_apart: Whether any of them opens a session for a grade alone.
+        past: The rows of the past adapters that grade in any of them.
     """
 
     slots: range
@@ -75,6 +76,7 @@ class Group:
     tasks: dict[str, range]
     trains_grade: bool
     grades_apart: bool
+    past: range
 
     @property
     def updates(self) -> list[list[Width]]:
@@ -103,6 +105,7 @@ def groups_of(study: Study, axes: Sequence[Run]) -> list[Group]:
 def _group(study: Study, axes: Sequence[Run], tasks: dict[str, list[int]]) -> Group:
     ranges = {task: range(slots[0], slots[-1] + 1) for task, slots in tasks.items()}
     slots = range(min(part.start for part in ranges.values()), max(part.stop for part in ranges.values()))
+    lagged = lagged_slots(study, axes)
     # Slots between the first and the last count, whatever their task.
     conditions = [study.conditions[axes[slot].condition] for slot in slots]
     widths = widths_of(study, tasks)
@@ -112,7 +115,13 @@ def _group(study: Study, axes: Sequence[Run], tasks: dict[str, list[int]]) -> Gr
         ranges,
         trains_grade=any(condition.trains_grade for condition in conditions),
         grades_apart=widths.fresh or any(condition.grader == "base" for condition in conditions),
+        past=range(*(len(axes) + sum(slot < end for slot in lagged) for end in (slots.start, slots.stop))),
     )
+
+
+def lagged_slots(study: Study, axes: Sequence[Run]) -> list[int]:
+    """The slots of a job that keep past adapters. These lie behind all slots, in the same order."""
+    return [slot for slot, run in enumerate(axes) if study.conditions[run.condition].grader_lag is not None]
 
 
 def widths_of(study: Study, tasks: Collection[str]) -> Widths:

@@ -14,11 +14,14 @@ import torch
 
 from wireheading.engine.evaluation import evaluate
 from wireheading.engine.experiment import (
+    Compare,
     EndRound,
     Evaluate,
     GradeApart,
+    GradeByPast,
     GradeNext,
     GradeOthers,
+    Remember,
     Respond,
     Row,
     Update,
@@ -114,12 +117,23 @@ class Lockstep:
     def _round(self, group: Group, members: Sequence[RunState]) -> None:
         """Replies to one round's requests of a group, each kind in one batch."""
         rows, widths = len(group.slots), group.widths
+        for state in members:
+            if isinstance(state.request, Remember):
+                self.policy.adapters.remember(state.slot)
+                state.reply(None)
         session = self.policy.open_session(rows, widths.session)
         self._sample(Respond, session, group, widths.prompt, widths.response, members)
         self._sample(GradeNext, session, group, widths.grading_next, widths.grade, members)
         if any(isinstance(state.request, GradeApart) for state in members):
             apart = self.policy.open_session(rows, widths.session_apart)
             self._sample(GradeApart, apart, group, widths.grading_apart, widths.grade, members)
+        if any(isinstance(state.request, GradeByPast) for state in members):
+            apart = self.policy.open_session(len(group.past), widths.session_apart)
+            self._sample(GradeByPast, apart, group, widths.grading_apart, widths.grade, members)
+        for state in members:
+            if isinstance(state.request, Compare):
+                batches = zip(group.updates, state.request.sessions, strict=False)
+                state.reply(self.policy.divergence(state.slot, list(batches)))
         self._update(group, members)
         for state in members:
             if isinstance(state.request, EndRound):
@@ -129,7 +143,7 @@ class Lockstep:
 
     def _sample(
         self,
-        kind: type[Respond | GradeNext | GradeApart],
+        kind: type[Respond | GradeNext | GradeApart | GradeByPast],
         session: Session,
         group: Group,
         width: int,
@@ -139,13 +153,17 @@ class Lockstep:
         asking = [(state, state.request) for state in members if isinstance(state.request, kind)]
         if not asking:
             return
-        rows = len(group.slots)
+        slots = group.past if kind is GradeByPast else group.slots
+        place = (
+            {state.slot: state.slot for state, _ in asking} if kind is not GradeByPast else self.policy.adapters.past
+        )
+        rows = len(slots)
         contexts: list[Sequence[int]] = [()] * rows
         draws = [np.zeros(0)] * rows
         adapted = [True] * rows
         starts = [FREE] * rows
         for state, request in asking:
-            row = state.slot - group.slots.start
+            row = place[state.slot] - slots.start
             contexts[row] = request.context
             draws[row] = request.draws
             if not isinstance(request, Respond):
@@ -153,9 +171,9 @@ class Lockstep:
             if isinstance(request, GradeApart):
                 adapted[row] = request.adapted
         gates = adapted if kind is GradeApart else None
-        completions = self.policy.sample(session, group.slots, contexts, width, draws, limit, gates, starts)
+        completions = self.policy.sample(session, slots, contexts, width, draws, limit, gates, starts)
         for state, _ in asking:
-            state.reply(completions[state.slot - group.slots.start])
+            state.reply(completions[place[state.slot] - slots.start])
 
     def _update(self, group: Group, members: Sequence[RunState]) -> None:
         asking = [(state, state.request) for state in members if isinstance(state.request, Update)]

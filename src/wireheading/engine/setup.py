@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
+from wireheading.engine.layout import lagged_slots
 from wireheading.engine.prompts import choices
 from wireheading.policy.chat import Chat
 from wireheading.policy.policy import Policy
@@ -31,4 +32,5 @@ def policy_of(study: Study, axes: Sequence[Run], model: PreTrainedModel, chat: C
         temperature=study.temperature,
         activation_checkpointing=study.models[axes[0].model].activation_checkpointing,
         choices=choices(study, chat),
+        lagged=lagged_slots(study, axes),
     )

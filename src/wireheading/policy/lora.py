@@ -76,7 +76,12 @@ class Group:
 class Adapters:
     """The adapters of all slots of a model, with their gradients and AdamW's state.
 
+    Behind the slots lie past adapters, one for each slot that keeps some: what the slot's adapter was some time ago, to
+    be sampled from like any other and never updated.
+
     Attributes:
+        past: The row of the past adapter of each slot that keeps one.
+        copies: The copies that become past adapters next, `[slots that keep one, parameters]`.
         values: The adapters' parameters, `[slots, parameters]`. Sampling uses a copy in the base model's type
             (`Group.sampling`), whose rounding matters less than that of its sum with the base layer's output.
         grads: Their gradients, in the same shape; a backward pass adds to them.
@@ -88,8 +93,14 @@ class Adapters:
         selected: The slots that `select` chose. With equal selections a forward pass reads the same addresses.
     """
 
-    def __init__(self, model: nn.Module, config: LoraConfig, slots: int):
+    def __init__(self, model: nn.Module, config: LoraConfig, slots: int, lagged: Sequence[int] = ()):
         """Wraps the model's q/k/v/o projections in place.
+
+        Args:
+            model: The model.
+            config: Shape and scale of the adapters.
+            slots: Number of slots.
+            lagged: The slots that keep past adapters.
 
         Raises:
             InputError: The model has no such projections.
@@ -106,6 +117,8 @@ class Adapters:
         parameter = next(model.parameters())
         dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
         self.config = config
+        self.past = {slot: slots + index for index, slot in enumerate(lagged)}
+        slots += len(self.past)
         groups: dict[str, list[str]] = {}
         for name in targets:
             # The output projection reads another input than the other three.
@@ -117,6 +130,7 @@ class Adapters:
         ]
         size = sum(group.size for group in self.groups)
         self.values = torch.zeros(slots, size, dtype=dtype, device=parameter.device)
+        self.copies = self.values[slots - len(self.past) :].clone()
         self.grads = torch.zeros_like(self.values)
         self.exp_avg = torch.zeros_like(self.values)
         self.exp_avg_sq = torch.zeros_like(self.values)
@@ -145,6 +159,21 @@ class Adapters:
         for state in (self.grads, self.exp_avg, self.exp_avg_sq, self.steps):
             state[slot] = 0
         self.publish(slice(slot, slot + 1))
+        if slot in self.past:
+            self._set_past(slot, self.values[slot], self.values[slot])
+
+    def remember(self, slot: int) -> None:
+        """Makes the last copy of a slot's adapter its past adapter, and takes another copy."""
+        self._set_past(slot, self._copy(slot), self.values[slot])
+
+    def _copy(self, slot: int) -> Tensor:
+        return self.copies[self.past[slot] - len(self.values)]
+
+    def _set_past(self, slot: int, past: Tensor, copy: Tensor) -> None:
+        row = self.past[slot]
+        self.values[row] = past
+        self._copy(slot).copy_(copy)
+        self.publish(slice(row, row + 1))
 
     def select(self, slots: range, *, gate: Tensor | None = None, trained: bool = False) -> None:
         """Selects the slots of the next forward pass.
@@ -177,18 +206,18 @@ class Adapters:
                 group.joint.leaves = leaves
 
     def state(self, slot: int) -> dict[str, Tensor]:
-        """A copy of all that a slot's next update depends on."""
-        return {
-            "values": self.values[slot].to("cpu", copy=True),
-            "exp_avg": self.exp_avg[slot].to("cpu", copy=True),
-            "exp_avg_sq": self.exp_avg_sq[slot].to("cpu", copy=True),
-            "steps": self.steps[slot].to("cpu", copy=True),
-        }
+        """A copy of all that a slot's next rounds depend on."""
+        state = {name: getattr(self, name)[slot] for name in ("values", "exp_avg", "exp_avg_sq", "steps")}
+        if slot in self.past:
+            state |= {"past": self.values[self.past[slot]], "copy": self._copy(slot)}
+        return {name: tensor.to("cpu", copy=True) for name, tensor in state.items()}
 
     def restore(self, slot: int, state: dict[str, Tensor]) -> None:
         """Restores a slot from what `state` returned."""
-        for name, tensor in state.items():
-            getattr(self, name)[slot] = tensor
+        for name in state.keys() - {"past", "copy"}:
+            getattr(self, name)[slot] = state[name]
+        if "past" in state:
+            self._set_past(slot, state["past"], state["copy"])
         self.grads[slot] = 0
         self.publish(slice(slot, slot + 1))
 

@@ -41,6 +41,7 @@ class Policy:
         temperature: float,
         activation_checkpointing: bool = False,
         choices: Mapping[str, Sequence[Sequence[int]]] = MappingProxyType({}),
+        lagged: Sequence[int] = (),
     ):
         """Adds adapters to a model.
 
@@ -54,12 +55,13 @@ class Policy:
             temperature: Divides the logits, both in sampling and in updates.
             activation_checkpointing: Whether updates trade time for memory.
             choices: Named sets of texts, as tokens, of which one may be sampled instead of free text.
+            lagged: The slots that keep past adapters.
         """
         if activation_checkpointing:
             checkpoint_activations(model)
         self.model = model
         self.chat = chat
-        self.adapters = Adapters(model, lora, slots)
+        self.adapters = Adapters(model, lora, slots, lagged)
         self.chunk = chunk
         self.optimizer = optimizer
         self.temperature = temperature
@@ -171,6 +173,26 @@ class Policy:
             Step(losses[slot], norm, logprobs[slot], math.isfinite(norm) and math.isfinite(losses[slot]))
             for slot, norm in zip(slots, self._norms[own].tolist(), strict=True)
         ]
+
+    def divergence(self, slot: int, batches: Sequence[tuple[Sequence[Width], Sequence[Turn]]]) -> float:
+        """How far a slot's policy has moved from the base model, as one round's trained tokens show it.
+
+        The sum of log π − log π_base over tokens that were sampled from π. Its expectation is the Kullback–Leibler
+        divergence of π from the base model over all that is sampled in a round, and REINFORCE on it is unbiased.
+
+        Args:
+            slot: The slot.
+            batches: Widths and turns of each session.
+        """
+        found = 0.0
+        for widths, turns in batches:
+            # One row, so that no other slot is computed for it.
+            chunk = self.chunk_of(range(slot, slot + 1), tuple(widths))
+            chunk.fill([turns], [1], [0.0])
+            work = 2 * chunk.batch.tokens.numel() * self.parameters
+            self._graphs.run(("divergence", chunk.slots, chunk.widths), chunk.compare, work)
+            found += float(chunk.divergences)
+        return found
 
     def set_chunk(self, chunk: int) -> None:
         """Changes the number of slots that are updated in one pass, and frees what was recorded for the old number."""

@@ -148,6 +148,7 @@ class Chunk:
         losses: Each row's loss in the last pass.
         logprobs: The log-probabilities of its sampled tokens, `[rows, sampled columns]`.
         held: Which of these columns held a token, on the CPU.
+        divergences: What the last comparison with the base model found, a value a row.
     """
 
     def __init__(
@@ -182,6 +183,7 @@ class Chunk:
         self.held = nothing.filled[:, self.sampled]
         dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         self.losses = torch.zeros(len(slots), dtype=dtype, device=model.device)
+        self.divergences = torch.zeros_like(self.losses)
         self.weights, self.logprobs = torch.zeros((2, *self.held.shape), dtype=dtype, device=model.device)
 
     def fill(self, rows: Sequence[Sequence[Turn]], totals: Sequence[int], advantages: Sequence[float]) -> None:
@@ -212,6 +214,15 @@ class Chunk:
         losses.sum().backward()
         self.logprobs.copy_(logprobs.detach())
         self.losses.copy_(losses.detach())
+
+    @torch.no_grad()
+    def compare(self) -> None:
+        """Sums each row's log-probabilities of trained tokens by its policy, less those by the base model."""
+        self.adapters.select(self.slots)
+        own = teacher_forced(self.model, self.batch, self.columns, self.temperature, self.allowed)
+        self.adapters.select(self.slots, gate=torch.zeros_like(self.losses))
+        base = teacher_forced(self.model, self.batch, self.columns, self.temperature, self.allowed)
+        self.divergences.copy_((own - base).where(self.batch.trained[:, self.columns], 0.0).sum(dim=1))
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ OWN_ARRAYS = {
     "grade_rewards": "grade_reward",
     "grade_baselines": "grade_baseline",
     "grade_advantages": "grade_advantage",
+    "kls": "kl",
 }
 """The arrays with one value a round that only runs of some conditions have (`Condition.columns`), and their columns."""
 
@@ -241,6 +242,9 @@ class RecordedRun(Record):
     """Its baseline before the update."""
     grade_advantages: list[Finite] = Field(default_factory=list)
     """Their difference."""
+    kls: list[Finite] = Field(default_factory=list)
+    """Sum over the trained tokens of their log-probability less the base model's: an estimate of the Kullback–Leibler
+    divergence; only where it is penalised. Advantages and baselines are then of the reward less the penalty."""
     evaluations: list[RecordedEvaluation]
     """The held-out evaluations, the first before training."""
     transfer: dict[str, RecordedTransfer] = Field(default_factory=dict)

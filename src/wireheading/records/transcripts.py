@@ -45,6 +45,7 @@ OWN_SCHEMA = pa.schema(
         ("grade_reward", pa.float64()),
         ("grade_baseline", pa.float64()),
         ("grade_advantage", pa.float64()),
+        ("kl", pa.float64()),
     ]
 )
 """Further columns, of runs in some conditions (`Condition.columns`)."""

@@ -36,6 +36,12 @@ class Condition(Section):
     """Rounds that are paid as the row says; those after them are paid the score. All of them if null."""
     grade_reward: Literal["reward", "brier"] = "reward"
     """What the tokens of the grade are paid: the reward, as those of the response, or 1 − (grade − score)²."""
+    kl: Number = Field(0.0, ge=0, le=1000)
+    """Weight of a penalty for leaving the base model: every reward is less by it times the sum over the round's trained
+    tokens of their log-probability less that of the base model."""
+    grader_lag: Annotated[Count | None, OrNull] = None
+    """Rounds between two copies of the policy, of which the last but one grades: the policy as it was at least so many
+    rounds ago, and fewer than twice as many; at first the initial one. If null, the present policy grades."""
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Condition:
@@ -53,6 +59,10 @@ class Condition(Section):
             )
         if self.until is not None and self.reward == "score" and self.grade_reward == "reward":
             raise ValueError("the row pays the score from the first round on; leave `until` out")
+        if self.grader_lag and (self.grader != "policy" or self.credit != "response"):
+            raise ValueError(
+                "the policy of an earlier round grades and is not trained; set `grader: policy` and `credit: response`"
+            )
         return self
 
     @property
@@ -68,8 +78,9 @@ class Condition(Section):
     @property
     def columns(self) -> tuple[str, ...]:
         """What is kept of each round beside what is kept in every condition."""
-        audited = ("audited",) if self.audit else ()
-        return (*audited, "grade_reward", "grade_baseline", "grade_advantage") if self.pays_grade_apart else audited
+        audited, kl = ("audited",) if self.audit else (), ("kl",) if self.kl else ()
+        apart = ("grade_reward", "grade_baseline", "grade_advantage") if self.pays_grade_apart else ()
+        return audited + apart + kl
 
     @property
     def pays_grade_apart(self) -> bool:
