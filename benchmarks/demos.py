@@ -57,7 +57,7 @@ def demo(
     started = time.monotonic()
     folders = {task: study.items_folder(task) for task in study.tasks}
     for runs in job_runs(study, study.runs()).values():
-        run_job(study, runs, runs, model, folders, lambda _: None)
+        run_job(study, runs, runs, model, folders, lambda _: None, lambda _: None)
     tables, analysis = Tables.of(study), Analysis.of(study)
     write_tables(study, tables, lambda _: None)
     write_analysis(study, tables, analysis, scratch, lambda _: None)

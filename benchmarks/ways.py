@@ -71,8 +71,10 @@ def engine(
         for group in groups:
             for slot, run in enumerate(group):
                 policy.adapters.initialise(slot, run.seed)
-            keeper = Keeper(study, policy, {}, lambda _: None)
-            job = Lockstep(study, group, policy, keeper, {}, {}, Progress(study, group, keeper.report), Stop())
+            keeper = Keeper(study, policy, {}, lambda _: None, lambda _: None)
+            job = Lockstep(
+                study, group, policy, keeper, {}, {}, Progress(study, group, keeper.report, keeper.notice), Stop()
+            )
             states = [
                 RunState(run, slot, experiment(study, run, setting.chat, setting.data[run.task], []))
                 for slot, run in enumerate(group)

@@ -34,10 +34,11 @@ from wireheading.analysis.tables import write_tables
 from wireheading.check import BAD, check_records, check_text
 from wireheading.engine.checkpoints import load_checkpoint, save_checkpoint
 from wireheading.errors import ConfigError, InputError
+from wireheading.planning import plan_text
 from wireheading.records.published import import_results
 from wireheading.records.record import RecordError, read_record
 from wireheading.records.results_file import ResultsFileError
-from wireheading.scheduling import RecordStates, mixed_cells, summary
+from wireheading.scheduling import RecordStates, mixed_cells
 from wireheading.status import as_table, survey
 from wireheading.study.config import Study, load_study
 from wireheading.study.paths import Tables, checkpoint_folder
@@ -154,10 +155,10 @@ class Fuzz:
         findings = check_records(study)
         assert {f.path for f in findings if f.state in ("valid", "other code")} == {study.record_path(r) for r in valid}
         assert all(line.isprintable() for line in check_text(findings).splitlines())
-        ended = {one.run for one in survey(study, time.time()) if one.state in ("done", "imported", "diverged")}
+        ended = {one.run for one in survey(study, time.time()).runs if one.state in ("done", "imported", "diverged")}
         assert ended == valid
-        as_table(study, survey(study, time.time()))
-        summary(states)
+        as_table(study, survey(study, time.time()).runs)
+        plan_text(study, states)
         mixed_cells(study, states)
         write_tables(study, Tables.of(study), told.append)
         assert told[-1] == f"{len(valid)} of {len(states)} records are in the tables"

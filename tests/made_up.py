@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import socket
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,10 @@ import numpy as np
 from analysis import made_up_evaluation, made_up_rounds
 from configs import changed
 
+from wireheading.jobs import short_digest
 from wireheading.records.record import make_record, write_record
 from wireheading.study.config import Run, Study, load_study
+from wireheading.study.paths import jobs_folder
 
 ITEMS = 40
 PROVENANCE = {
@@ -98,3 +103,17 @@ def reseal(path: Path, old: bytes, new: bytes) -> None:
     """Replaces a part of a record and makes its checksum fit again."""
     data = path.read_bytes().replace(old, new)[: -(64 + len(b'"}}\n'))]
     path.write_bytes(data + hashlib.sha256(data).hexdigest().encode() + b'"}}\n')
+
+
+def write_job(study: Study, runs: Collection[Run], rounds: int, **changes: Any) -> Path:
+    """Writes what a job of this process tells that has done so many rounds of its runs."""
+    told = {
+        **{"name": "tiny · seed 42", "host": socket.gethostname(), "process": os.getpid(), "of": study.rounds},
+        **{"at": rounds, "doing": "", "saved": None, "pace": 2.0, "left": 60.0, "means": {}},
+        "runs": {str(run): {"digest": short_digest(study, run), "rounds": rounds} for run in runs},
+    }
+    folder = jobs_folder(Path(study.results))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{len([*folder.iterdir()])}.json"
+    path.write_text(json.dumps(told | changes))
+    return path

@@ -50,7 +50,7 @@ def test_ctrl_c_loses_nothing(finished: Workplace, tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     told, _ = process.communicate()
     assert process.returncode != 0
-    assert "SIGINT: stopped" in told
+    assert "the same command goes on" in told
     workplace.snakemake()
     ours, theirs = workplace.records(study), finished.records(study)
     assert {run: science(ours[run]) for run in study.runs()} == {run: science(theirs[run]) for run in study.runs()}

@@ -120,7 +120,11 @@ def do_job(folder: Path, rounds: int, played: Path) -> None:
     Lockstep._end_round = noted  # type: ignore[method-assign]
     runs: list[Run] = study.runs()
     data = {task: folder / "data" / task for task in study.tasks}
-    run_job(study, runs, runs, folder / "model", data, lambda line: print(line, flush=True))
+
+    def report(line: str) -> None:
+        print(line, flush=True)
+
+    run_job(study, runs, runs, folder / "model", data, report, report)
 
 
 if __name__ == "__main__":

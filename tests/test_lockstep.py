@@ -104,7 +104,7 @@ def run_all(
 ) -> None:
     runs = study.runs()
     data = {task: toy / "data" / task for task in study.tasks}
-    run_job(study, runs, runs if wanted is None else wanted, toy / "model", data, report)
+    run_job(study, runs, runs if wanted is None else wanted, toy / "model", data, report, report)
 
 
 def science(study: Study, run: Run) -> bytes:
@@ -208,7 +208,7 @@ def test_a_signal_stops_a_job_after_its_round_and_loses_nothing(
     runs = study.runs()[::5]
     with monkeypatch.context() as patch:
         patch.setattr(Lockstep, "_round", signalled(Lockstep._round, number, calls=9))
-        with pytest.raises(Stopped, match=rf"{number.name}: stopped at round 5 of 7; the next invocation"):
+        with pytest.raises(Stopped, match=rf"tiny: {number.name}: saved at round 5 of 7; the same command goes on"):
             run_all(study, toy, runs)
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
     run_all(study, toy, runs)
@@ -428,9 +428,9 @@ def test_a_signal_in_a_held_out_evaluation_stops_it_between_two_batches(
     runs = study.runs()[::5]
     # Base model in one batch, then one of each task after round 4 and two after round 7.
     for call, told, arithmetic, sentiment in (
-        (1, "stopped", 0, 0),
-        (3, "stopped at round 4 of 7", 4, 4),
-        (4, "stopped at round 5 of 7", 7, 5),
+        (1, "stopped before the first round", 0, 0),
+        (3, "saved at round 4 of 7", 4, 4),
+        (4, "saved at round 5 of 7", 7, 5),
     ):
         batches: list[int] = []
 

@@ -240,16 +240,6 @@ def test_results_depend_on_hyper_parameters_and_not_on_how_they_are_computed(
     assert set(states_of(other).values()) == {state}
 
 
-def test_the_summary_counts_states_and_names_what_is_to_be_done() -> None:
-    runs = [Run(seed, "tiny", "sentiment", "honest") for seed in range(12)]
-    assert scheduling.summary(dict.fromkeys(runs, "valid")) == "records: 12 valid, 0 missing, 0 stale, 0 corrupt"
-    text = scheduling.summary({**dict.fromkeys(runs, "missing"), runs[0]: "valid", runs[1]: "stale"})
-    assert text.splitlines()[0] == "records: 1 valid, 10 missing, 1 stale, 0 corrupt"
-    assert text.splitlines()[1] == "  stale: 1/tiny/sentiment/honest"
-    assert text.splitlines()[2:] == [f"  missing: {run}" for run in runs[2:]]
-    assert len(scheduling.summary(dict.fromkeys(runs, "missing")).splitlines()) == 1
-
-
 def test_tables_of_a_record_that_was_made_again_are_outdated(analysed: Study) -> None:
     path = analysed.record_path(analysed.runs()[0])
     before = path.read_bytes()

@@ -74,7 +74,7 @@ def run_disturbed(lab: Lab, cluster: Workplace, study: Study) -> None:
 
     for how, (seed, job) in disturbed.items():
         [log] = (cluster.folder / "logs" / "slurm").rglob(f"{job}.log")
-        assert "SIGTERM: stopped at round" in log.read_text(), f"{how}: {log.read_text()}"
+        assert "SIGTERM: saved at round" in log.read_text(), f"{how}: {log.read_text()}"
         for run in (run for run in study.runs() if run.seed == seed):
             record = read_record(cluster.folder / study.record_path(run), study.digest(run))
             assert record["timing"]["first_round"] > 0, f"{how}: {run} began anew"

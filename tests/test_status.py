@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from configs import ROOT, changed
-from made_up import PROVENANCE
+from made_up import PROVENANCE, write_job
 from published_files import LLAMA, episode, one, own_record, published_config, put, results_of_seed
 from safetensors.numpy import save_file
 
@@ -60,7 +59,7 @@ def checkpoint(study: Study, run: Run, ages: dict[int, float], digest: str | Non
 
 
 def status_of(study: Study, run: Run) -> RunStatus:
-    return next(one for one in survey(study, NOW) if one.run == run)
+    return next(one for one in survey(study, NOW).runs if one.run == run)
 
 
 def test_every_state_of_a_run(tmp_path: Path) -> None:
@@ -71,51 +70,54 @@ def test_every_state_of_a_run(tmp_path: Path) -> None:
     finish(study, runs[2], digest="0" * 64)
     finish(study, runs[3]).write_bytes(b'{"digest": "')
     checkpoint(study, runs[4], {100: 60, 150: 10})
-    checkpoint(study, runs[5], {50: 10})
+    write_job(study, runs[4:6], 120)
     checkpoint(study, runs[6], {100: 10_000, 150: 9_000})
     checkpoint(study, runs[7], {50: 10}, digest="0" * 64)
-    told = {one.run: (one.state, one.rounds_done, one.rounds_left, one.rate) for one in survey(study, NOW)}
+    told = {one.run: (one.state, one.rounds_done, one.rounds_left) for one in survey(study, NOW).runs}
     assert [told[run] for run in runs[:9]] == [
-        ("done", 200, 0, None),
-        ("diverged", 37, 0, None),
-        ("stale", 0, 200, None),
-        ("corrupt", 0, 200, None),
-        ("running", 150, 50, 1.0),
-        ("running", 50, 150, None),
-        ("partial", 150, 50, None),
-        ("missing", 0, 200, None),
-        ("missing", 0, 200, None),
+        ("done", 200, 0),
+        ("diverged", 37, 0),
+        ("stale", 0, 200),
+        ("corrupt", 0, 200),
+        ("running", 150, 50),
+        ("running", 120, 80),
+        ("partial", 150, 50),
+        ("missing", 0, 200),
+        ("missing", 0, 200),
     ]
 
 
-def test_a_slow_run_lives_longer_between_checkpoints(tmp_path: Path) -> None:
-    study = study_in(tmp_path)
-    slow, dead = study.runs()[:2]
-    checkpoint(study, slow, {50: 1900, 100: 1000})
-    checkpoint(study, dead, {50: 1100, 100: 1000})
-    assert (status_of(study, slow).state, status_of(study, dead).state) == ("running", "partial")
-
-
 @pytest.mark.parametrize(("ages", "rounds"), [({}, 0), ({50: 9000}, 50)])
-def test_on_the_same_machine_the_process_that_holds_a_run_decides(
-    tmp_path: Path, ages: dict[int, float], rounds: int
-) -> None:
+def test_a_run_whose_job_died_is_not_running(tmp_path: Path, ages: dict[int, float], rounds: int) -> None:
     study = study_in(tmp_path)
-    alive, dead, elsewhere = study.runs()[:3]
+    alive, dead, elsewhere, silent = study.runs()[:4]
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    for run, holder in (
-        (alive, f"process {os.getpid()} on {socket.gethostname()}, Slurm job 7"),
-        (dead, f"process {gone.pid} on {socket.gethostname()}"),
-        (elsewhere, f"process {os.getpid()} on another-machine"),
-    ):
-        (checkpoint(study, run, ages) / "lock").write_text(holder + "\n")
+    write_job(study, [alive], 70)
+    write_job(study, [dead], 70, process=gone.pid)
+    for run, age in ((elsewhere, 60), (silent, 600)):
+        path = write_job(study, [run], 70, host="another-machine", process=gone.pid)
+        os.utime(path, (NOW - age, NOW - age))
+    for run in (alive, dead, elsewhere, silent):
+        checkpoint(study, run, ages)
     left = "partial" if ages else "missing"
-    assert [status_of(study, run).state for run in (alive, dead, elsewhere)] == ["running", left, left]
-    assert status_of(study, alive).rounds_done == rounds
-    fresh = study.runs()[3]
-    (checkpoint(study, fresh, {50: 1}) / "lock").write_text(f"process {gone.pid} on {socket.gethostname()}\n")
-    assert status_of(study, fresh).state == "partial"
+    told = [status_of(study, run) for run in (alive, dead, elsewhere, silent)]
+    assert [one.state for one in told] == ["running", left, "running", left]
+    assert [one.rounds_done for one in told] == [70, rounds, 70, rounds]
+    lines = status.jobs_text(survey(study, NOW))
+    assert sum("70/200 ▓▓░░░░░░ 1 min left · 2 rounds/s" in line for line in lines) == 2
+    assert (
+        f"tiny · seed 42   died: process {gone.pid} on another-machine was last seen 10 min ago, at round 70 of 200; "
+        "the same command goes on"
+    ) in lines
+    assert sum("died" in line for line in lines) == 2
+
+
+def test_a_stranger_among_the_files_of_jobs_is_named(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    path = write_job(study, study.runs()[:1], 70)
+    path.write_text("{}")
+    assert status.jobs_text(survey(study, NOW)) == [f"{path}: was written by no job; remove it"]
 
 
 def test_a_damaged_state_does_not_count(tmp_path: Path) -> None:
@@ -129,9 +131,10 @@ def test_a_damaged_state_does_not_count(tmp_path: Path) -> None:
 def test_a_run_that_is_being_redone_is_running_and_one_that_is_not_is_stale(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     first, second = study.runs()[:2]
-    for run, age in ((first, 10), (second, 9000)):
+    for run in (first, second):
         finish(study, run, digest="0" * 64)
-        checkpoint(study, run, {50: age})
+        checkpoint(study, run, {50: 10})
+    write_job(study, [first], 60)
     assert (status_of(study, first).state, status_of(study, second).state) == ("running", "stale")
 
 
@@ -150,12 +153,12 @@ def test_imported_runs_and_short_histories(tmp_path: Path) -> None:
 
 def test_hours_left_count_a_job_once_by_its_longest_run(tmp_path: Path) -> None:
     study = study_in(tmp_path, engine={"lockstep": ["task", "condition"]})
-    assert hours_left(study, survey(study, NOW)) == {"tiny": None}
+    assert hours_left(study, survey(study, NOW).runs) == {"tiny": None}
     for run in study.runs():
         if run.seed != 789:
             timing = timed(7200.0)
             finish(study, run, timing=timing, provenance=PROVENANCE)
-    assert hours_left(study, survey(study, NOW)) == {"tiny": 2.0}
+    assert hours_left(study, survey(study, NOW).runs) == {"tiny": 2.0}
     for run in study.runs():
         if run.seed == 789 and run.task != "sentiment":
             checkpoint(study, run, {100: 9000})
@@ -163,26 +166,26 @@ def test_hours_left_count_a_job_once_by_its_longest_run(tmp_path: Path) -> None:
             # Of jobs of another size, only the nearest count.
             timing = timed(72.0)
             finish(study, run, timing=timing, provenance=PROVENANCE | {"slots": 1})
-    assert hours_left(study, survey(study, NOW)) == {"tiny": 2.0}
+    assert hours_left(study, survey(study, NOW).runs) == {"tiny": 2.0}
     for run in study.runs():
         if run.seed == 789 and run.task == "sentiment":
             checkpoint(study, run, {150: 9000})
-    assert hours_left(study, survey(study, NOW)) == {"tiny": 1.0}
+    assert hours_left(study, survey(study, NOW).runs) == {"tiny": 1.0}
     for run in study.runs():
         finish(study, run)
-    assert hours_left(study, survey(study, NOW)) == {}
+    assert hours_left(study, survey(study, NOW).runs) == {}
 
 
 def test_the_table_has_seeds_and_models_by_tasks_and_conditions(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     runs = {run: index for index, run in enumerate(study.runs())}
     finish(study, Run(42, "tiny", "arithmetic", "honest"), timing=timed(3600.0))
-    checkpoint(study, Run(123, "tiny", "sentiment", "control"), {50: 60, 100: 10})
-    lines = status.as_table(study, survey(study, NOW)).splitlines()
+    write_job(study, [Run(123, "tiny", "sentiment", "control")], 100)
+    lines = status.as_table(study, survey(study, NOW).runs).splitlines()
     assert lines[0].split() == ["sentiment", "arithmetic", "summarization"]
     assert lines[1].split() == ["seed", "model"] + ["control", "selfgrade", "honest"] * 3
     assert lines[2].split() == ["42", "tiny"] + ["missing"] * 5 + ["done"] + ["missing"] * 3
-    assert lines[3].split() == ["123", "tiny", "running", "100,", "1/s"] + ["missing"] * 8
+    assert lines[3].split() == ["123", "tiny", "running", "100"] + ["missing"] * 8
     assert lines[2].index("done") == lines[1].index("honest", lines[1].index("honest") + 1)
     assert lines[-2] == f"{len(runs)} runs: 1 done, 1 running, 70 missing"
     assert lines[-1] == "71 runs left to do; GPU hours: tiny about 1"
@@ -248,22 +251,10 @@ def test_no_name_or_text_of_a_foreign_file_acts_on_the_terminal(tmp_path: Path) 
 def test_a_number_that_went_to_another_process_is_no_running_job(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     run = study.runs()[0]
-    lock = checkpoint(study, run, {50: 10}) / "lock"
-    lock.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    path = write_job(study, [run], 60)
     assert status_of(study, run).state == "running"
-    os.utime(lock, (1e9, 1e9))  # long before this process began
-    assert status_of(study, run).state == "partial"
-
-
-@pytest.mark.parametrize("holder", ["process 0 on {host}", f"process {'9' * 30} on {{host}}", "process -1 on {host}"])
-def test_a_damaged_lock_names_no_running_job(tmp_path: Path, holder: str) -> None:
-    study = study_in(tmp_path)
-    run = study.runs()[0]
-    lock = checkpoint(study, run, {50: 9000}) / "lock"
-    lock.write_text(holder.format(host=socket.gethostname()))
-    assert status_of(study, run).state == "partial"
-    lock.write_bytes(b"\xff\xfe process")
-    assert status_of(study, run).state == "partial"
+    os.utime(path, (1e9, 1e9))  # long before this process began
+    assert status_of(study, run).state == "missing"
 
 
 @pytest.mark.slow

@@ -75,7 +75,7 @@ def test_copied_results_are_believed_whatever_their_times(workplace: Workplace) 
         os.utime(path, (1.7e9 + age, 1.7e9 + age))
     told = workplace.snakemake("-n")
     assert "records: 12 valid, 0 missing, 0 stale, 0 corrupt" in told
-    assert "rule rl_run" not in told
+    assert "rl_run" not in told
 
 
 def test_edited_code_redoes_nothing(workplace: Workplace) -> None:
@@ -126,8 +126,7 @@ def test_what_is_missing_corrupt_or_stale_is_named_and_redone_and_nothing_else(w
 def test_a_changed_threshold_redoes_the_analysis_alone(workplace: Workplace) -> None:
     before = {path: path.read_bytes() for path in (workplace.folder / "results").rglob("*.json")}
     told = workplace.snakemake("--config", "analysis={margin: 0.1}")
-    rules = {line.split()[1].rstrip(":") for line in told.splitlines() if line.startswith(("rule ", "localrule "))}
-    assert rules == {"analyse", "figures", "all"}
+    assert "steps: 1 analyse, 1 figures\n" in told
     assert '"margin": 0.1' in (workplace.folder / "reports" / "analysis.json").read_text(encoding="utf-8")
     assert {path: path.read_bytes() for path in before} == before
     assert "Nothing to be done" in workplace.snakemake("--config", "analysis={margin: 0.1}")
@@ -161,7 +160,7 @@ def test_damaged_tables_and_analyses_are_made_again(workplace: Workplace) -> Non
     told = workplace.snakemake("-n")
     assert "12 valid, 0 missing, 0 stale, 0 corrupt" in told
     assert "aggregate" in told
-    assert "rule rl_run" not in told
+    assert "rl_run" not in told
     workplace.snakemake()
     assert rounds.read_bytes() == whole
     assert "Nothing to be done" in workplace.snakemake("-n")

@@ -16,7 +16,6 @@ import os
 import re
 import secrets
 import socket
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -212,14 +211,6 @@ def redo_marker(study: Study) -> list[str]:
     """The marker that `mark_for_redoing` wrote, if any."""
     marker = token(study, "redo")
     return [marker] if Path(marker).exists() else []
-
-
-def summary(states: Mapping[Run, State]) -> str:
-    """The number of records in each state, and the names of those to be made, unless that is all of them."""
-    counts = Counter(states.values())
-    lines = ["records: " + ", ".join(f"{counts[state]} {state}" for state in ("valid", "missing", "stale", "corrupt"))]
-    todo = [f"  {state}: {run}" for run, state in states.items() if state != "valid"]
-    return "\n".join(lines + (todo if len(todo) < len(states) else []))
 
 
 def check_folders(study: Study) -> None:

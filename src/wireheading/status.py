@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,8 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from wireheading.processes import still_alive
+from wireheading.errors import printable
+from wireheading.jobs import Job, duration, job_files, job_line, jobs_of, short_digest
 from wireheading.records.known import known_valid
 from wireheading.records.record import inspect_record
 from wireheading.study.config import AXES, Run, Study
@@ -31,11 +31,6 @@ STATES: tuple[State, ...] = ("done", "imported", "diverged", "running", "partial
 
 ENDED = STATES[:3]
 
-ALIVE_SECONDS, ALIVE_INTERVALS = 300.0, 3
-"""A job on another machine counts as alive while its latest checkpoint is younger than this many seconds, or than this
-many times the interval between its last two. Until then a killed job looks alive."""
-
-_HOLDER = re.compile(r"process ([1-9]\d*) on ([^\s,]+)", re.ASCII)
 _STATE = re.compile(r"state-(\d{1,9})\.safetensors", re.ASCII)
 
 
@@ -59,9 +54,8 @@ class RunStatus:
     Attributes:
         run: Which run it is.
         state: What became of it.
-        rounds_done: Rounds in its record, its checkpoint or its imported history.
+        rounds_done: Rounds in its record, its checkpoint or its imported history, or that its job tells of.
         rounds_left: Rounds that are still to be done: an imported history cannot be resumed.
-        rate: Rounds per second between its last two checkpoints, while it is running; None where there is only one.
         pace: How long it took, if its record says so.
     """
 
@@ -69,19 +63,44 @@ class RunStatus:
     state: State
     rounds_done: int
     rounds_left: int
-    rate: float | None = None
     pace: Pace | None = None
 
 
-def survey(study: Study, now: float) -> list[RunStatus]:
-    """The status of every run of a study, in the order of the configuration.
+@dataclass(frozen=True)
+class Survey:
+    """How far a study is.
+
+    Attributes:
+        runs: The status of every run, in the order of the configuration.
+        jobs: The jobs that do its runs, and those that died.
+        strangers: Files among those of the jobs that no job has written.
+    """
+
+    runs: list[RunStatus]
+    jobs: list[Job]
+    strangers: list[Path]
+
+
+def survey(study: Study, now: float) -> Survey:
+    """Reads how far a study is.
 
     Args:
         study: The study.
         now: The time, in seconds since the epoch.
     """
-    valid = known_valid(Path(study.results))
-    return [_status(study, run, now, valid) for run in study.runs()]
+    results = Path(study.results)
+    valid = known_valid(results)
+    digests = {str(run): short_digest(study, run) for run in study.runs()}
+    jobs = jobs_of(results, digests, now)
+    running = {
+        name: told.rounds
+        for job in jobs
+        if job.alive
+        for name, told in job.told.runs.items()
+        if told.digest == digests.get(name)
+    }
+    statuses = [_status(study, run, running.get(str(run)), valid) for run in study.runs()]
+    return Survey(statuses, jobs, [path for path, told in job_files(results).items() if told is None])
 
 
 def hours_left(study: Study, statuses: Sequence[RunStatus]) -> dict[str, float | None]:
@@ -148,14 +167,31 @@ def as_table(study: Study, statuses: Sequence[RunStatus]) -> str:
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([*table, "", *left_text(study, statuses)])
+
+
+def left_text(study: Study, statuses: Sequence[RunStatus]) -> list[str]:
+    """How many runs are in each state, and what is left to do."""
     counts = Counter(status.state for status in statuses)
     summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    return "\n".join([*table, "", f"{len(statuses)} runs: {summary}", _left(study, statuses)])
+    return [f"{len(statuses)} runs: {summary}", _left(study, statuses)]
+
+
+def jobs_text(found: Survey) -> list[str]:
+    """A line for each job, and for each that died without a word."""
+    lines = []
+    for job in found.jobs:
+        line = job_line(job.told, bar=True)
+        if not job.alive:
+            line = (
+                f"{printable(job.told.name)}   died: process {job.told.process} on {printable(job.told.host)} was last "
+                f"seen {duration(job.age)} ago, at round {job.told.at} of {job.told.of}; the same command goes on"
+            )
+        lines.append(line)
+    return lines + [f"{printable(str(path))}: was written by no job; remove it" for path in found.strangers]
 
 
 def _cell(status: RunStatus) -> str:
-    if status.state == "running" and status.rate is not None:
-        return f"running {status.rounds_done}, {status.rate:.2g}/s"
     shown = status.state in ("running", "partial", "diverged")
     return f"{status.state} {status.rounds_done}" if shown else status.state
 
@@ -172,21 +208,23 @@ def _left(study: Study, statuses: Sequence[RunStatus]) -> str:
     return f"{runs} runs left to do; GPU hours: {'; '.join(parts)}"
 
 
-def _status(study: Study, run: Run, now: float, valid: set[str]) -> RunStatus:
+def _status(study: Study, run: Run, running: int | None, valid: set[str]) -> RunStatus:
+    """The status of a run. Its record counts first; `running` are the rounds that a living job tells of."""
     path, digest = study.record_path(run), study.digest(run)
     found = inspect_record(path, digest, valid)
     if found == "valid":
         record = json.loads(path.read_bytes())
         ends: dict[str, State] = {"complete": "done", "diverged": "diverged", "imported": "imported"}
         return RunStatus(run, ends[record["status"]], record["rounds"], 0, pace=_pace(record))
-    progress = _progress(checkpoint_folder(path), digest, now)
-    left = max(0, study.rounds - progress.rounds)
-    if progress.alive:
-        return RunStatus(run, "running", progress.rounds, left, progress.rate)
+    saved = _saved_rounds(checkpoint_folder(path), digest)
+    if running is not None:
+        done = max(running, saved)
+        return RunStatus(run, "running", done, max(0, study.rounds - done))
+    left = max(0, study.rounds - saved)
     if found != "missing":
-        return RunStatus(run, found, progress.rounds, left)
-    if progress.rounds:
-        return RunStatus(run, "partial", progress.rounds, left)
+        return RunStatus(run, found, saved, left)
+    if saved:
+        return RunStatus(run, "partial", saved, left)
     shorter = imported_path(path)
     if inspect_record(shorter, digest, valid) == "valid":
         return RunStatus(run, "partial", json.loads(shorter.read_bytes())["rounds"], left)
@@ -199,34 +237,17 @@ def _pace(record: Mapping[str, Any]) -> Pace | None:
     return Pace(record["provenance"]["slots"], record["timing"]["seconds"] / rounds) if rounds else None
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a checkpoint says of an unfinished run: see `RunStatus`."""
-
-    rounds: int = 0
-    rate: float | None = None
-    alive: bool = False
-
-
-def _progress(folder: Path, digest: str, now: float) -> Progress:
-    """Reads the names, times and heads of a checkpoint's states; those of other settings do not count."""
-    states: list[tuple[int, float]] = []
+def _saved_rounds(folder: Path, digest: str) -> int:
+    """Rounds in the latest whole checkpoint of a run; those of other settings do not count."""
+    rounds = 0
     for path in folder.glob("*/state-*.safetensors"):
         named = _STATE.fullmatch(path.name)
         try:
-            if named and _digest_of_state(path) == digest:
-                states.append((int(named[1]), path.stat().st_mtime))
+            if named and int(named[1]) > rounds and _digest_of_state(path) == digest:
+                rounds = int(named[1])
         except FileNotFoundError:
             continue  # A newer one took its place in this moment.
-    here = _held_here(folder / "lock")
-    if not states:
-        return Progress(alive=bool(here))
-    states.sort()
-    (earlier, before), (rounds, latest) = states[0], states[-1]
-    interval = latest - before
-    rate = (rounds - earlier) / interval if interval > 0 else None
-    recent = now - latest < max(ALIVE_SECONDS, ALIVE_INTERVALS * interval)
-    return Progress(rounds, rate, recent if here is None else here)
+    return rounds
 
 
 def _digest_of_state(path: Path) -> str | None:
@@ -237,18 +258,3 @@ def _digest_of_state(path: Path) -> str | None:
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return None
     return str(digest)
-
-
-def _held_here(lock: Path) -> bool | None:
-    """Whether the process that a run's lock names is alive; None where it is not one of this machine.
-
-    The lock itself is not tried: whoever tries it holds it for a moment, and a job that begins then would fail.
-    """
-    try:
-        holder = _HOLDER.match(lock.read_text(encoding="utf-8", errors="replace"))
-        written = lock.stat().st_mtime
-    except FileNotFoundError:
-        return None
-    if holder is None or holder[2] != socket.gethostname():
-        return None
-    return still_alive(int(holder[1]), written)

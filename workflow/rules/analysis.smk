@@ -26,6 +26,8 @@ rule aggregate:
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "writing the tables of all records"
     script:
         "../scripts/aggregate.py"
 
@@ -45,6 +47,8 @@ rule analyse:
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "judging"
     script:
         "../scripts/analyse.py"
 
@@ -117,6 +121,8 @@ rule figures:
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "drawing the figures"
     script:
         "../scripts/figures.py"
 
@@ -135,5 +141,7 @@ rule transcripts:
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "writing the page of transcripts"
     script:
         "../scripts/transcripts.py"

@@ -12,7 +12,7 @@ from pathlib import Path
 from snakemake.utils import update_config
 
 try:
-    from wireheading import scheduling
+    from wireheading import console, scheduling
 except ModuleNotFoundError as error:
     if error.name != "wireheading":
         raise
@@ -23,8 +23,10 @@ except ModuleNotFoundError as error:
 from wireheading.analysis.currency import analysis_is_current, tables_are_current
 from wireheading.errors import ConfigError
 from wireheading.files import WriteError
+from wireheading.jobs import job_name
+from wireheading.planning import plan_text
 from wireheading.study import conditions
-from wireheading.study.config import Run, load_study
+from wireheading.study.config import AXES, Run, load_study
 from wireheading.study.oversight import oversight_figures
 from wireheading.study.paths import RECORD, Analysis, Oversight, Tables
 from wireheading.study.reading import read_config
@@ -53,6 +55,7 @@ os.environ.update(
 if workflow.is_main_process:
     scheduling.begin_invocation(STUDY)
 JOB = scheduling.job_name(STUDY)
+JOB_MESSAGE = job_name(STUDY, Run(*(f"{{wildcards.{axis}}}" for axis in AXES)))
 STATES = scheduling.RecordStates(STUDY)
 if STUDY.partial:
     RUNS = [run for run in RUNS if STATES[run] != "missing"]
@@ -88,9 +91,13 @@ if workflow.is_main_process:
             scheduling.remove_finished_checkpoints(STUDY, states)
     except WriteError as error:
         sys.exit(str(error))
-    logger.info(scheduling.summary(states))
+    plan = plan_text(STUDY, states)
+    if workflow.output_settings.verbose or not console.take_over(logger, plan, dry_run):
+        logger.info(plan)
     for line in (*held, *scheduling.mixed_cells(STUDY, states)):
         logger.warning(line)
+elif workflow.subprocess_exec:
+    console.take_over(logger, "", dry_run=False)
 
 
 def any_of(names):

@@ -20,6 +20,8 @@ rule train_model:
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "training {wildcards.model}"
     script:
         "../scripts/train_model.py"
 

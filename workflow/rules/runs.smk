@@ -32,5 +32,7 @@ rule rl_run:
         runtime=job_minutes,
     params:
         runs=lambda wildcards: [str(run) for run in runs_of(wildcards)],
+    message:
+        f"running {JOB_MESSAGE}"
     script:
         "../scripts/rl_run.py"

@@ -22,8 +22,8 @@ model = study.model_folder(axes[0].model)
 data = {task: study.items_folder(task) for task in study.tasks}
 with reporting(snakemake.log[0]) as report, own_device(study, axes[0].model, report):
     try:
-        run_job(study, axes, wanted, model, data, report)
+        run_job(study, axes, wanted, model, data, report, report.notice)
     except Stopped as stopped:
-        report(str(stopped))
+        report.notice(str(stopped))
         # A failure, so that Snakemake asks for the runs again; sysexits.h's "temporary failure; try again".
         raise SystemExit(os.EX_TEMPFAIL) from None

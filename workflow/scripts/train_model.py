@@ -13,4 +13,4 @@ if TYPE_CHECKING:
     snakemake: Snakemake
 
 with reporting(snakemake.log[0]) as report:
-    train_model(load_study(snakemake.config), Path(snakemake.output[0]), report)
+    train_model(load_study(snakemake.config), Path(snakemake.output[0]), report.notice)

@@ -15,7 +15,7 @@ from wireheading.engine.keeping import Keeper
 from wireheading.engine.layout import evaluation_batch, groups_of
 from wireheading.engine.lockstep import Lockstep
 from wireheading.engine.memory import GB, fitted
-from wireheading.engine.progress import Progress
+from wireheading.engine.progress import Progress, telling
 from wireheading.engine.prompts import check_limits
 from wireheading.engine.setup import policy_of
 from wireheading.engine.stopping import Stop, listening
@@ -40,6 +40,7 @@ def run_job(
     model_folder: Path,
     data_folders: Mapping[str, Path],
     report: Report,
+    notice: Report,
 ) -> None:
     """Does the runs of a job that have no valid record yet, and writes their records.
 
@@ -50,6 +51,7 @@ def run_job(
         model_folder: The model of all of them.
         data_folders: The folder of each task's items.
         report: Writes a line of the log.
+        notice: Writes a line that whoever sits at the terminal should see too.
 
     Raises:
         Stopped: A signal asked the job to end; every finished round is in a checkpoint.
@@ -57,12 +59,13 @@ def run_job(
     """
     with listening() as stop, ExitStack() as locks:
         for run in _without_record(study, wanted):
-            locks.enter_context(holding(checkpoint_folder(study.record_path(run)), report))
+            locks.enter_context(holding(checkpoint_folder(study.record_path(run)), notice))
         # Whoever held a run before may have finished it.
         missing = _without_record(study, wanted)
         report(f"{len(wanted) - len(missing)} of {len(wanted)} runs have their record; {len(missing)} to do")
         if missing:
-            _run(study, axes, missing, model_folder, data_folders, report, stop)
+            progress = locks.enter_context(telling(study, missing, report, notice))
+            _run(study, axes, missing, model_folder, data_folders, progress, stop)
 
 
 def _without_record(study: Study, runs: Sequence[Run]) -> list[Run]:
@@ -75,14 +78,17 @@ def _run(
     missing: Sequence[Run],
     model_folder: Path,
     data_folders: Mapping[str, Path],
-    report: Report,
+    progress: Progress,
     stop: Stop,
 ) -> None:
     """Loads what the runs need and advances them to their end."""
+    progress.doing("loading the model")
     device = prepare_device(study.engine.threads)
     study, needed = fitted(study, axes, model_folder, device)
     if needed is not None:
-        report(f"memory expected: {needed}; held-out items of each run evaluated together: {evaluation_batch(study)}")
+        progress.report(
+            f"memory expected: {needed}; held-out items of each run evaluated together: {evaluation_batch(study)}"
+        )
     policy, weights = _load(study, axes, model_folder, device)
     tasks = dict.fromkeys(run.task for run in missing)
     slots = {task: own for group in groups_of(study, axes) for task, own in group.tasks.items()}
@@ -91,10 +97,10 @@ def _run(
     for task in items:
         check_limits(study, task, policy.chat, [*items[task].train, *items[task].heldout])
     answers = {task: fixed_answers(study, task, policy.chat, items[task].heldout) for task in tasks}
-    keeper = Keeper(study, policy, {task: weights | _digests(study, task, items) for task in tasks}, report)
+    inputs = {task: weights | _digests(study, task, items) for task in tasks}
+    keeper = Keeper(study, policy, inputs, progress.report, progress.notice)
     states = [keeper.start(run, axes.index(run), items[run.task]) for run in missing]
-    progress = Progress(study, missing, report)
-    report("evaluating the base model on held-out items")
+    progress.doing("held-out evaluation of the base model")
     base: dict[str, list[Row]] = {}
     for task in tasks:
         heldout = items[task].heldout
@@ -112,7 +118,7 @@ def _run(
     Lockstep(study, axes, policy, keeper, base, graded, progress, stop).advance(states)
     if needed is not None:
         peak = torch.cuda.max_memory_reserved() / GB
-        report(f"memory at the peak: {peak:.1f} GB, of {needed.total / GB:.1f} expected")
+        progress.report(f"memory at the peak: {peak:.1f} GB, of {needed.total / GB:.1f} expected")
 
 
 def _check_finite(rows: Sequence[Row], study: Study, task: str, model: str, folder: Path) -> None:

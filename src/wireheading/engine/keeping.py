@@ -32,12 +32,14 @@ class Keeper:
         policy: The policies of all slots.
         inputs: SHA-256 of what the runs of each task read.
         report: Writes a line of the log.
+        notice: Writes a line that whoever sits at the terminal should see too.
     """
 
     study: Study
     policy: Policy
     inputs: Mapping[str, Mapping[str, str]]
     report: Callable[[str], None]
+    notice: Callable[[str], None]
 
     def start(self, run: Run, slot: int, items: Items) -> RunState:
         """Starts a run, or resumes it from its checkpoint."""
@@ -46,7 +48,7 @@ class Keeper:
         record = study.record_path(run)
         remove_leftovers(record.parent, f"{run.condition}.")
         folder, identity = self._checkpoint(run)
-        checkpoint = load_checkpoint(folder, identity, self.report)
+        checkpoint = load_checkpoint(folder, identity, self.notice)
         if checkpoint is None:
             if others := other_checkpoints(folder):
                 names = ", ".join(others)
@@ -106,7 +108,7 @@ class Keeper:
         assert state.outcome is not None
         study, run, inputs = self.study, state.run, self.inputs[state.run.task]
         if state.outcome.problem is not None:
-            self.report(f"{run}: diverged in {state.outcome.problem}")
+            self.notice(f"{run}: diverged in {state.outcome.problem}")
         path = study.record_path(run)
         evaluations = {0: base, **state.evaluations}
         write_transcript(transcript_path(path), state.rows, study.conditions[run.condition].columns)

@@ -29,7 +29,7 @@ from wireheading.engine.experiment import (
 )
 from wireheading.engine.keeping import Keeper
 from wireheading.engine.layout import Group, evaluation_batch, groups_of
-from wireheading.engine.progress import Progress
+from wireheading.engine.progress import Progress, rounds_done
 from wireheading.engine.state import RunState
 from wireheading.engine.stopping import Stop, Stopped
 from wireheading.engine.transfer import Answered, grade_fixed
@@ -92,20 +92,23 @@ class Lockstep:
             if state.request is None:
                 self._finish(state)
         while playing := [state for state in states if state.request is not None]:
-            stopped = None
             try:
                 self.stop.check()
                 self.play_round(playing)
-            except Stopped as asked:
-                stopped = asked
+                stopped = False
+            except Stopped:
+                stopped = True
             for state in playing:
                 if state.request is None:
                     self._finish(state)
-            if stopped is not None:
+            if stopped:
                 at = self._save_all(playing)
-                raise Stopped(f"{stopped} at round {at} of {self.study.rounds}; the next invocation resumes there")
-            self._report_progress(states)
-        self.progress.costs(_done(states), time.monotonic() - self.started - self.evaluating, self.evaluating)
+                raise Stopped(
+                    f"{self.progress.told.name}: {self.stop.reason}: saved at round {at} of {self.study.rounds}; "
+                    "the same command goes on from there"
+                )
+            self.progress.round(states, time.monotonic() - self.started - self.evaluating)
+        self.progress.costs(rounds_done(states), time.monotonic() - self.started - self.evaluating, self.evaluating)
 
     def play_round(self, states: Sequence[RunState]) -> None:
         """Plays one round of runs that have not ended."""
@@ -219,7 +222,7 @@ class Lockstep:
             adapters.steps.copy_(taken)
             self.policy.set_chunk((chunk + 1) // 2)
             torch.cuda.empty_cache()
-            self.progress.report(
+            self.progress.notice(
                 f"memory ran out in an update; from here on the chunk is {self.policy.chunk}, as the records will state"
             )
 
@@ -289,14 +292,3 @@ class Lockstep:
         seconds = time.monotonic() - self.started
         others = {task: graded.base for task, graded in self.others.items()}
         self.keeper.finish(state, self.slots, self.base[state.run.task], others, seconds, self.evaluating)
-
-    def _report_progress(self, states: Sequence[RunState]) -> None:
-        playing = [len(state.rows) for state in states if state.request is not None]
-        left = sum(self.study.rounds - rows for rows in playing)
-        at = min(playing, default=self.study.rounds)
-        self.progress.round(at, _done(states), left, time.monotonic() - self.started - self.evaluating)
-
-
-def _done(states: Sequence[RunState]) -> int:
-    """Rounds that this job has done, of all runs together."""
-    return sum(len(state.rows) - state.first for state in states)

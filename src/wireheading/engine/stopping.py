@@ -35,7 +35,7 @@ class Stop:
             Stopped: It has.
         """
         if self.reason is not None:
-            raise Stopped(f"{self.reason}: stopped")
+            raise Stopped(f"{self.reason}: stopped before the first round; the same command goes on")
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
         """Handles a signal. A second Ctrl-C ends the process at once."""

@@ -27,7 +27,7 @@ Report = Callable[[str], None]
 VOCABULARY = 800
 MUON_LR, ADAMW_LR = 0.004, 0.003
 WARMUP_STEPS = 20
-PROGRESS_SECONDS = 5.0
+PROGRESS_SECONDS = 20.0
 
 
 class Batch(NamedTuple):

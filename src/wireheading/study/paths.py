@@ -49,6 +49,11 @@ def imported_path(record: Path) -> Path:
     return record.with_suffix(".imported.json")
 
 
+def jobs_folder(results: Path) -> Path:
+    """Where the jobs that do runs of a results folder tell of themselves."""
+    return results / ".progress"
+
+
 @dataclass(frozen=True)
 class Tables:
     """Where the tables of records lie.
