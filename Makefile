@@ -1,21 +1,25 @@
-# make demo   install everything into .venv and run the whole study on the embedded model
-# make check  install, then lint, types and the fast tests: for every save
-# make test   install, then every check
-# make smoke  the whole workflow on a study that means nothing: a minute
-# make extras install the tools of the exports and of the documentation site
-# make docs   build the documentation site in site/, without a warning
+# make demo    install everything into .venv, do the whole study on the embedded model, and write reports/report.html
+# make check   install, then lint, types and the fast tests: for every save
+# make test    install, then every check
+# make smoke   the whole workflow on a study that means nothing: a minute
+# make extras  install the tools of the exports and of the documentation site
+# make docs    build the documentation site in site/, without a warning
+# make help    print these lines
+
+.DEFAULT_GOAL := help
 
 PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --profile profiles/demo
 
-.PHONY: demo check test lint types fast smoke docs extras packages
+.PHONY: help demo check test lint types fast smoke docs extras packages
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 demo: .venv/installed
 	@started=$$(date +%s) && $(SNAKEMAKE) && $(SNAKEMAKE) --report reports/report.html && \
-	awk 'FNR == 2 { printf "%s: %.0f s, peak memory %.0f MB\n", FILENAME, $$1, $$3 }' \
-		logs/train_model/tiny-*.benchmark.tsv logs/rl_run/tiny.*.benchmark.tsv && \
-	echo "whole demo: $$(($$(date +%s) - started)) s" && echo "the report is at reports/report.html"
+	echo "whole demo: $$(($$(date +%s) - started)) s; the report is at reports/report.html"
 
 check: lint types fast
 

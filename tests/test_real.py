@@ -113,10 +113,10 @@ def test_the_whole_study_is_planned(tmp_path: Path) -> None:
     told = planned.stdout + planned.stderr
     assert "records: 0 valid, 180 missing" in told
     assert "before: fetch llama-3.1-8b, mistral-7b, gemma-2-9b; freeze the items of sentiment, arithmetic, summ" in told
-    for name, memory in (("llama-3.1-8b", 38), ("mistral-7b", 36), ("gemma-2-9b", 63)):
-        assert (
-            f"{name}: 60 runs of 500 rounds in 4 jobs, each {memory} GB of a GPU, 32 GB of memory and at most" in told
-        )
+    study = load_study(yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8")))
+    for name in study.enabled_models:
+        memory = study.models[name].vram_gb
+        assert f"{name}: 60 runs of 500 rounds in 4 jobs, each {memory:.0f} GB of a GPU, 32 GB of memory and at" in told
     assert "steps: 3 fetch_model, 3 freeze_data, 12 rl_run, 1 aggregate, 1 analyse, 1 transcripts, 1 figures" in told
     assert len(told.splitlines()) <= 10
 

@@ -97,7 +97,7 @@ class Messages(logging.StreamHandler[TextIO]):
     def _text(self, record: logging.LogRecord) -> str:
         event = getattr(record, "event", None)
         kind = None if event is None else event.value
-        message = str(record.msg).strip()
+        message = str(record.msg or "").strip()
         if kind not in TOLD or message.startswith(ROUTINE):
             return ""
         if kind == "job_info":
