@@ -126,7 +126,7 @@ def test_a_watched_study_is_shown_until_nothing_is_left(
         elif len(seen) == 2:
             write_runs(study)
 
-    monkeypatch.setattr(console.time, "sleep", look)
+    monkeypatch.setattr("wireheading.console.time.sleep", look)
     console.watch(study, terminal.stream)
     runs = len(study.runs())
     assert seen[0].splitlines() == [
@@ -142,7 +142,7 @@ def test_ctrl_c_leaves_what_was_watched(tmp_path: Path, terminal: Terminal, monk
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(console.time, "sleep", interrupt)
+    monkeypatch.setattr("wireheading.console.time.sleep", interrupt)
     study = few_runs(tmp_path)
     console.watch(study, terminal.stream)
     assert str(terminal).splitlines()[0] == f"{len(study.runs())} runs: {len(study.runs())} missing"

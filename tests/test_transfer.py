@@ -239,5 +239,5 @@ def test_a_job_of_one_task_reads_the_items_of_the_others(undisturbed: Study, toy
     study = again(undisturbed, tmp_path)
     runs = [run for run in study.runs() if run.task == "sentiment"]
     data = {task: toy / "data" / task for task in study.tasks}
-    run_job(study, runs, runs[:1], toy / "model", data, lambda _: None)
+    run_job(study, runs, runs[:1], toy / "model", data, lambda _: None, lambda _: None)
     assert recorded(study, runs[0])["transfer"]["arithmetic"]["items"] == ["a5", "a6", "a7"]

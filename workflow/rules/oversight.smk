@@ -36,5 +36,7 @@ rule oversight:
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "telling what was found on oversight"
     script:
         "../scripts/oversight.py"
