@@ -105,7 +105,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     of_base: list[float] = []
 
     def timed_base(*args: Any, **kwargs: Any) -> Any:
-        started = now(device)
+        def told(line: str) -> None:
+        print(line, flush=True)
+
+    started = now(device)
         rows = evaluate(*args, **kwargs)
         of_base.append(now(device) - started)
         return rows
@@ -118,7 +121,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         patch("wireheading.engine.job.evaluate", timed_base),
         patch.object(Lockstep, "play_round", timed),
     ):
-        run_job(study, runs, runs, folder / "model", data, lambda line: print(line, flush=True))
+        run_job(study, runs, runs, folder / "model", data, told, told)
     seconds = now(device) - started
     record = json.loads(study.record_path(runs[-1]).read_text(encoding="utf-8"))
     each = statistics.median(rounds[len(rounds) // 3 :])

@@ -49,6 +49,7 @@ ROUTINE = (
     "Missing metadata for file",
     "Reasons:",
     "Removing output files of failed job",
+    "Rules with missing metadata",
     "Removing temporary output",
     "Select jobs to execute",
     "This was a dry-run",
@@ -59,6 +60,9 @@ ROUTINE = (
     "Warning: the following output files of rule",
 )
 """How those of Snakemake's messages begin that say nothing about the study."""
+
+METADATA = "provenance/metadata"
+"""In what Snakemake says of its own memory of files, on which nothing here relies."""
 
 TOLD = {None, "error", "job_info", "job_error", "group_error", "run_info", "shellcmd"}
 """Kinds of messages that are shown at all; all others are counts and lists."""
@@ -98,7 +102,7 @@ class Messages(logging.StreamHandler[TextIO]):
         event = getattr(record, "event", None)
         kind = None if event is None else event.value
         message = str(record.msg or "").strip()
-        if kind not in TOLD or message.startswith(ROUTINE):
+        if kind not in TOLD or message.startswith(ROUTINE) or METADATA in message:
             return ""
         if kind == "job_info":
             told = getattr(record, "rule_msg", None)
