@@ -105,13 +105,13 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     of_base: list[float] = []
 
     def timed_base(*args: Any, **kwargs: Any) -> Any:
-        def told(line: str) -> None:
-        print(line, flush=True)
-
-    started = now(device)
+        started = now(device)
         rows = evaluate(*args, **kwargs)
         of_base.append(now(device) - started)
         return rows
+
+    def told(line: str) -> None:
+        print(line, flush=True)
 
     started = now(device)
     with (

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.text import Text
 
 from wireheading.errors import InputError, printable
-from wireheading.jobs import CLEAR, DRAWN, clearing, job_line, jobs_of, short_digest
+from wireheading.jobs import CLEAR, DRAWN, GOES_ON, clearing, job_line, jobs_of, short_digest
 from wireheading.status import ENDED, jobs_text, left_text, survey
 from wireheading.study.config import Run, Study
 
@@ -122,7 +122,7 @@ def _steps(stats: Mapping[str, int]) -> str:
 
 
 def _failure(job: Mapping[str, object]) -> str:
-    """What is told of a job that failed, with the end of its log."""
+    """What is told of a job that failed, with the end of its log; that alone of one that was asked to stop."""
     lines = [f"failed: {job['rule_msg'] or job['rule_name']}"]
     for name, value in dict(job["aux"]).items() if isinstance(job["aux"], Mapping) else ():
         lines.append(f"  {name}: {value}")
@@ -131,6 +131,8 @@ def _failure(job: Mapping[str, object]) -> str:
             last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
         except OSError as error:
             last = [str(error)]
+        if last and GOES_ON in last[-1]:
+            return printable(last[-1])
         lines += [f"  the last lines of {log}:", *(f"    {printable(line)}" for line in last)]
     return "\n".join(lines)
 

@@ -26,6 +26,9 @@ SILENT_SECONDS = 150.0
 DRAWN = "WIREHEADING_DRAWN"
 """Environment variable that tells job processes that the lines of jobs are drawn on the terminal: see `console`."""
 
+GOES_ON = "the same command goes on"
+"""What the last line of a job's log says where it was asked to stop and lost nothing."""
+
 CLEAR = "\x1b[J"
 """Clears the terminal from the cursor on."""
 

@@ -24,6 +24,6 @@ with reporting(snakemake.log[0]) as report, own_device(study, axes[0].model, rep
     try:
         run_job(study, axes, wanted, model, data, report, report.notice)
     except Stopped as stopped:
-        report.notice(str(stopped))
+        report(str(stopped))
         # A failure, so that Snakemake asks for the runs again; sysexits.h's "temporary failure; try again".
         raise SystemExit(os.EX_TEMPFAIL) from None

@@ -34,6 +34,7 @@ from wireheading.engine.state import RunState
 from wireheading.engine.stopping import Stop, Stopped
 from wireheading.engine.transfer import Answered, grade_fixed
 from wireheading.errors import InputError
+from wireheading.jobs import GOES_ON
 from wireheading.policy.allowed import FREE
 from wireheading.policy.policy import Policy
 from wireheading.policy.session import Session
@@ -105,7 +106,7 @@ class Lockstep:
                 at = self._save_all(playing)
                 raise Stopped(
                     f"{self.progress.told.name}: {self.stop.reason}: saved at round {at} of {self.study.rounds}; "
-                    "the same command goes on from there"
+                    f"{GOES_ON} from there"
                 )
             self.progress.round(states, time.monotonic() - self.started - self.evaluating)
         self.progress.costs(rounds_done(states), time.monotonic() - self.started - self.evaluating, self.evaluating)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from wireheading.jobs import GOES_ON
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -35,7 +37,7 @@ class Stop:
             Stopped: It has.
         """
         if self.reason is not None:
-            raise Stopped(f"{self.reason}: stopped before the first round; the same command goes on")
+            raise Stopped(f"{self.reason}: stopped before the first round; {GOES_ON}")
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
         """Handles a signal. A second Ctrl-C ends the process at once."""
