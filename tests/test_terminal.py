@@ -25,7 +25,7 @@ from workplace import Workplace
 from wireheading import console
 from wireheading.console import Lines, Messages, take_over
 from wireheading.errors import InputError
-from wireheading.jobs import DRAWN, clearing
+from wireheading.jobs import DRAWN, GOES_ON, clearing
 from wireheading.study.config import Study
 
 
@@ -183,6 +183,7 @@ def test_snakemakes_routine_is_left_out(tmp_path: Path) -> None:
         None,
     ):
         told.logger.info(text)
+    told.logger.error("RuleException:\nCalledProcessError in file runs.smk, line 38:\nCommand '…' returned 75.")
     told.logger.info("rule all:", extra=job(rule_name="all"))
     told.logger.info("3 of 11 steps (27%) done", extra={"event": LogEvent.PROGRESS, "done": 3, "total": 11})
     assert told.lines() == []
@@ -225,6 +226,14 @@ def test_a_failure_shows_the_end_of_the_jobs_log(tmp_path: Path) -> None:
     assert lines[:3] == ["failed: running tiny", "  external_jobid: 17", f"  the last lines of {log}:"]
     assert len(lines) == 3 + console.LOG_LINES
     assert lines[-1] == r"    \x1b[31mred"
+
+
+def test_a_job_that_was_asked_to_stop_has_one_line(tmp_path: Path) -> None:
+    log = tmp_path / "rl_run.log"
+    log.write_text(f"much else\ntiny: SIGINT: saved at round 3 of 9; {GOES_ON} from there\n")
+    told = Told(tmp_path)
+    told.logger.error("", extra=job(event=LogEvent.JOB_ERROR, rule_msg="running tiny", log=[str(log)]))
+    assert told.lines() == ["tiny: SIGINT: saved at round 3 of 9; the same command goes on from there"]
 
 
 def test_another_handler_is_left_alone() -> None:

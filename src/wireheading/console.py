@@ -49,6 +49,7 @@ ROUTINE = (
     "Missing metadata for file",
     "Reasons:",
     "Removing output files of failed job",
+    "RuleException:\nCalledProcessError",
     "Rules with missing metadata",
     "Removing temporary output",
     "Select jobs to execute",
