@@ -1,4 +1,4 @@
-"""Prints how much device memory each model of a study needs, and what fits which GPU: the README's table.
+"""Prints how much device memory each model of a study needs, and what fits which GPU: the table of docs/gpu.md.
 
     python benchmarks/memory.py [config/config.yaml]
 

@@ -21,7 +21,7 @@ from wireheading.study.config import Run, load_study
 pytestmark = pytest.mark.slow
 
 ONLY_123 = re.search(
-    r"^snakemake .*'only={seeds: \[123\]}'", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    r"^snakemake .*'only={seeds: \[123\]}'", (ROOT / "docs" / "gaps.md").read_text(encoding="utf-8"), re.MULTILINE
 )
 
 

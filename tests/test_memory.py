@@ -127,12 +127,16 @@ def test_the_estimate_is_what_was_measured(name: str, slots: int) -> None:
     assert told.weights + told.slots + told.caches + told.update == pytest.approx(measured, rel=0.05)
 
 
-def test_the_study_names_what_its_models_take() -> None:
-    study = load_study(yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8")))
-    told = estimate(
-        with_engine(study, evaluation_batch=10), seed_runs(study, "llama-3.1-8b"), shape_of(study, "llama-3.1-8b")
-    )
-    assert study.models["llama-3.1-8b"].vram_gb == math.ceil(told.total / GB)
+STUDY = load_study(yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "llama-3.1-8b" else pytest.param(name, marks=pytest.mark.slow) for name in STUDY.models]
+)
+def test_the_study_asks_for_what_its_models_take(name: str) -> None:
+    """For devices that are shared and for schedulers: no less than a job takes, and not a GB more."""
+    told = estimate(with_engine(STUDY, evaluation_batch=10), seed_runs(STUDY, name), shape_of(STUDY, name))
+    assert STUDY.models[name].vram_gb == math.ceil(told.total / GB)
 
 
 def test_past_adapters_are_counted_with_their_session() -> None:

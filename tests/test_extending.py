@@ -1,4 +1,4 @@
-"""What the README says of adding a model and a task, done as it says."""
+"""What the page says of a changed prompt, and of adding a model, a condition and a task, done as it says."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 import yaml
-from configs import ROOT
+from configs import ROOT, demo
 from families import save_family
 
 from wireheading.study.config import Study, load_study
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 
 
 def blocks(heading: str, language: str) -> list[str]:
     """The blocks of a language in a section."""
-    section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     return re.findall(rf"^```{language}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
 
 
@@ -32,6 +32,26 @@ def test_a_model_is_an_entry_of_the_config() -> None:
     study = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     study["models"] |= entry["models"]
     assert set(entry["models"]) < set(load_study(study).enabled_models)
+
+
+def test_a_condition_is_a_row_of_the_config() -> None:
+    row = yaml.safe_load(blocks("Adding a condition", "yaml")[0])
+    study = load_study(demo() | row)
+    assert list(study.conditions) == ["control", "selfgrade", "audited"]
+    selfgrade, audited = study.conditions["selfgrade"], study.conditions["audited"]
+    assert audited.spec() == selfgrade.spec() | {"audit": 0.1}
+    assert {run: study.digest(run) for run in study.runs() if run.condition == "selfgrade"}.items() <= {
+        run: load_study(demo()).digest(run) for run in load_study(demo()).runs()
+    }.items()
+
+
+def test_a_changed_prompt_makes_its_own_task_stale_and_no_other() -> None:
+    change = yaml.safe_load(blocks("Changing a prompt", "yaml")[0])
+    old, config = load_study(demo()), demo()
+    config["tasks"]["arithmetic"] |= change.pop("tasks")["arithmetic"]
+    new = load_study(config | change)
+    assert {run.task for run in old.runs() if old.digest(run) != new.digest(run)} == {"arithmetic"}
+    assert old.record_path(old.runs()[0]) != new.record_path(old.runs()[0])
 
 
 def test_the_new_task_tells_right_from_wrong() -> None:
@@ -45,13 +65,13 @@ def test_the_new_task_tells_right_from_wrong() -> None:
 
 @pytest.mark.slow
 def test_a_task_is_a_file_and_a_line(tmp_path: Path) -> None:
-    """The workflow, with the README's task and the README's model from a folder, from data to a record."""
+    """The workflow, with the page's task and the page's model from a folder, from data to a record."""
     for name in ("workflow", "profiles", "config", "envs"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     tasks = tmp_path / "src" / "wireheading" / "tasks"
     (tasks / "capitals.py").write_text(blocks("Adding a task", "python")[0], encoding="utf-8")
-    line = re.search(r'`("capitals": capitals,)`', README)
+    line = re.search(r'`("capitals": capitals,)`', PAGE)
     assert line is not None
     text = (tasks / "__init__.py").read_text(encoding="utf-8")
     text = text.replace("import arithmetic,", "import arithmetic, capitals,")
@@ -95,5 +115,6 @@ def test_a_task_is_a_file_and_a_line(tmp_path: Path) -> None:
 
 def test_the_table_of_memory_names_the_models_of_the_study() -> None:
     study: Study = load_study(yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8")))
-    rows = re.findall(r"^\| `([^`]+)` \| (\d+) GB \|", README, re.MULTILINE)
+    page = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \| (\d+) GB \|", page, re.MULTILINE)
     assert dict(rows) == {name: f"{model.vram_gb:.0f}" for name, model in study.models.items()}
