@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from made_up import few_runs, write_runs
 
+from wireheading.analysis.effects import effect
 from wireheading.analysis.figures.oversight import write_oversight_figures
 from wireheading.analysis.oversight import FEWEST, MEASURES, smallest_rate, write_oversight_tables
 from wireheading.analysis.pages.oversight import dose_sentences, onset_sentence, write_oversight_page
@@ -178,6 +179,20 @@ def test_the_smallest_rate_is_found_from_the_highest_down(tmp_path: Path) -> Non
     assert smallest(0.01, 0.01, 0.01, 0.9) is None
     assert smallest(0.01, 0.01, 0.01, float("nan")) is None
     assert smallest(0.01, 0.01, 0.01, 0.01) == "selfgrade"
+
+
+def test_a_rate_that_is_too_small_is_named_in_one_study_of_twenty_at_most(tmp_path: Path) -> None:
+    """Simulated studies: without audits and at 10 % leniency exceeds control's by the margin, at 50 % by nothing."""
+    study = study_in(tmp_path)
+    rng = np.random.default_rng(0)
+    truth = np.array([0.05, 0.05, 0.0, 0.0])[:, None, None]
+    named = []
+    for _ in range(500):
+        table = truth + rng.normal(0, 0.02, (4, 8, 1)) + rng.normal(0, 0.1, 60) + rng.normal(0, 0.1, (4, 8, 60))
+        below = effect(table, study.analysis.margin, study.analysis.alpha).below
+        named.append(smallest_rate(study, pd.DataFrame({"condition": [*doses(study)], "p_not_lenient": below})))
+    assert np.mean([name in ("selfgrade", "audit-10") for name in named]) < 0.07
+    assert np.mean([name == "audit-50" for name in named]) > 0.6
 
 
 @pytest.mark.slow
