@@ -10,11 +10,14 @@ from typing import Any
 import peft
 import pytest
 import torch
+from configs import changed
 from made_up import reseal
 from test_lockstep import make_study, make_toy, run_all, same
+from toys import toy_model
 
 from wireheading.engine.evaluation import fixed_answers
 from wireheading.engine.job import run_job
+from wireheading.engine.memory import estimate
 from wireheading.engine.prompts import grade_context, grade_texts, grading_tokens, prompt_tokens
 from wireheading.engine.transfer import grade_fixed
 from wireheading.errors import ConfigError, InputError
@@ -22,7 +25,7 @@ from wireheading.inputs.items import read_items
 from wireheading.policy.chat import Chat
 from wireheading.policy.model import load_model
 from wireheading.records.record import RecordError, read_record
-from wireheading.study.config import Run, Study
+from wireheading.study.config import Run, Study, load_study
 from wireheading.study.paths import adapter_folder
 
 CONDITIONS = ["control", "frozen", "coin"]
@@ -241,3 +244,17 @@ def test_a_job_of_one_task_reads_the_items_of_the_others(undisturbed: Study, toy
     data = {task: toy / "data" / task for task in study.tasks}
     run_job(study, runs, runs[:1], toy / "model", data, lambda _: None, lambda _: None)
     assert recorded(study, runs[0])["transfer"]["arithmetic"]["items"] == ["a5", "a6", "a7"]
+
+
+@pytest.mark.slow
+def test_the_estimate_of_memory_counts_the_longest_task_that_is_graded() -> None:
+    """A job of reviews alone, whose policies also grade summaries of long articles."""
+
+    def evaluation(**changes: Any) -> int:
+        config = changed(seeds=[1], engine__evaluation_batch=2, tasks__summarization__prompt_tokens=400, **changes)
+        study = load_study(config)
+        axes = [run for run in study.runs() if run.task == "sentiment"]
+        return estimate(study, axes, toy_model().config).evaluation
+
+    without = evaluation(evaluation__transfer=False)
+    assert evaluation(evaluation__transfer=True) > 2 * without
