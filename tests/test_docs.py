@@ -32,6 +32,8 @@ ELSEWHERE = {
     "snakemake --profile profiles/demo --configfile config/mine.yaml --report reports/mine.html": "test_workflow.py",
     "cp config/demo.yaml config/mine.yaml": "test_docs.py::test_a_command_does_what_it_says",
     "wireheading import all_results.json": "test_gaps.py",
+    "wireheading status --watch --configfile config/demo.yaml": "test_terminal.py",
+    "wireheading report --configfile config/demo.yaml": "test_outcome.py",
     "wireheading export logs --to inspect --configfile config/demo.yaml": "test_exports.py",
     "wireheading export curves --to trackio --configfile config/demo.yaml": "test_exports.py",
     "wireheading export texts --to datasets --configfile config/demo.yaml": "test_exports.py",
