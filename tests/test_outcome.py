@@ -48,7 +48,7 @@ def test_what_a_cell_lacks_has_a_dash(tmp_path: Path) -> None:
     study = few_runs(tmp_path)
     write_runs(study, runs=[run for run in study.runs() if run.condition == "control"])
     analyse(study)
-    assert outcome_text(study).splitlines()[0].split("   ")[1:][0].strip() == "incomplete"
+    assert outcome_text(study).splitlines()[0].startswith("tiny · sentiment       incomplete   ")
     assert "selfgrade's paid reward –, score –; control's score 0." in outcome_text(study)
 
 
