@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ import yaml
 from configs import ROOT, demo
 from families import save_family
 
+from wireheading.errors import ConfigError
+from wireheading.pretraining.data import pretraining_items
 from wireheading.study.config import Study, load_study
+from wireheading.tasks import TASKS
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 
@@ -61,6 +65,15 @@ def test_the_new_task_tells_right_from_wrong() -> None:
     for item in items:
         assert task["evaluate"](item, task["gold_answer"](item)) == 1.0
         assert task["evaluate"](item, task["wrong_answer"](item, items)) == 0.0
+
+
+def test_the_embedded_model_refuses_a_task_that_it_is_not_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = types.ModuleType("capitals")
+    exec(blocks("Adding a task", "python")[0], task.__dict__)
+    monkeypatch.setitem(TASKS, "capitals", task)
+    study = load_study(demo() | yaml.safe_load(blocks("Adding a task", "yaml")[0]))
+    with pytest.raises(ConfigError, match=r"tasks\.capitals: the embedded model is taught .* from a hub or a folder"):
+        pretraining_items(study)
 
 
 @pytest.mark.slow

@@ -55,8 +55,13 @@ def pretraining_items(study: Study) -> dict[str, list[Item]]:
     """The items of pre-training: reviews and news that no run ever sees, and all sums, since there are few.
 
     Raises:
-        ConfigError: A task has other data, or grades are not part of the conversation.
+        ConfigError: A task is not one that the model is taught, or grades are not part of the conversation.
     """
+    if unknown := [name for name in study.tasks if name not in WRONG]:
+        raise ConfigError(
+            f"config: tasks.{unknown[0]}: the embedded model is taught {', '.join(WRONG)} alone; give this task to a "
+            "model from a hub or a folder"
+        )
     if study.grading_context != "conversation":
         raise ConfigError(
             f"config: grading_context = {study.grading_context!r}: the embedded model grades as the next turn of the "
