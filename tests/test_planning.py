@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 from configs import changed
+from made_up import few_runs, write_runs
 from workplace import Workplace, plan
 
-from wireheading.planning import plan_text
+from wireheading.analysis.outcome import outcome_text
+from wireheading.analysis.report import write_analysis
+from wireheading.analysis.tables import write_tables
+from wireheading.planning import closing_text, plan_text
 from wireheading.records.record import State
 from wireheading.study.config import Run, load_study
+from wireheading.study.paths import Analysis, Tables
 
 pytestmark = pytest.mark.slow
 
@@ -107,3 +112,15 @@ def test_a_plan_names_ten_runs_at_most() -> None:
     lines = [line for line in plan_text(study, states).splitlines() if line.startswith("  ")]
     assert len(lines) == 11
     assert lines[-1] == "  … and 38 more; `wireheading status` shows all"
+
+
+def test_records_without_a_report_close_with_their_place(tmp_path: Path) -> None:
+    study = few_runs(tmp_path)
+    write_runs(study)
+    told = f"the records are in {study.results}; snakemake without a target makes tables and report"
+    assert closing_text(study) == told
+    write_tables(study, Tables.of(study), lambda _: None)
+    write_analysis(study, Tables.of(study), Analysis.of(study), Path("nowhere"), lambda _: None)
+    assert closing_text(study) == outcome_text(study)
+    study.record_path(study.runs()[0]).unlink()
+    assert closing_text(study) == told

@@ -309,11 +309,11 @@ def test_a_study_on_a_terminal(finished: Workplace, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_says_where_it_was_saved_and_the_same_command_goes_on(finished: Workplace, tmp_path: Path) -> None:
-    workplace, study = two_jobs(finished, tmp_path, 60)
+    workplace, study = two_jobs(finished, tmp_path, 40)
     typed: list[float] = []
 
     def watch(screen: Screen, process: subprocess.Popen[bytes]) -> None:
-        if not typed and sum("/60 " in line for line in str(screen).splitlines()) == 2:
+        if not typed and sum("/40 " in line for line in str(screen).splitlines()) == 2:
             typed.append(time.monotonic())
             os.killpg(process.pid, 2)
 
@@ -321,7 +321,7 @@ def test_ctrl_c_says_where_it_was_saved_and_the_same_command_goes_on(finished: W
     assert code != 0
     saved = [line for line in lines if "saved at round" in line]
     assert len(saved) == 2, lines
-    assert all(line.endswith("of 60; the same command goes on from there") for line in saved)
+    assert all(line.endswith("of 40; the same command goes on from there") for line in saved)
     assert len(lines) < 25, lines
     code, lines = snakemake(workplace)
     assert code == 0, lines

@@ -37,6 +37,7 @@ LOG_LINES = 12
 """Last lines of a failed job's log that are shown."""
 
 ROUTINE = (
+    "Adding ",
     "Assuming unrestricted shared filesystem usage",
     "Building DAG of jobs",
     "Complete log(s)",
@@ -211,8 +212,7 @@ class Drawing(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
-        """Draws every second, and lets job processes know."""
-        os.environ[DRAWN] = "1"
+        """Draws every second."""
         while not self.ended.wait(DRAW_SECONDS):
             jobs = jobs_of(self.results, self.digests, time.time())
             self.lines.draw([job_line(job.told, bar=True) for job in jobs if job.alive])
@@ -226,11 +226,15 @@ class Drawing(threading.Thread):
 
 
 def draw(study: Study, runs: Iterable[Run], stream: TextIO = sys.stderr) -> None:
-    """Draws the jobs that do these runs, until `end` is called; nothing where no terminal can show them."""
+    """Draws the jobs that do these runs until `end` is called, and lets job processes know.
+
+    Where no terminal can show them, nothing is drawn.
+    """
     try:
         _drawings.append(Drawing(study, runs, stream))
     except InputError:
         return
+    os.environ[DRAWN] = "1"
     _drawings[-1].start()
 
 

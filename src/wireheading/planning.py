@@ -1,13 +1,14 @@
-"""What an invocation is going to do, in some ten lines."""
+"""What an invocation is going to do, in some ten lines, and what it has found."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from wireheading.analysis.currency import analysis_is_current, tables_are_current
 from wireheading.jobs import duration, job_name
 from wireheading.records.record import State
-from wireheading.scheduling import job_runs
+from wireheading.scheduling import RecordStates, job_runs
 from wireheading.study.config import Run, Study
 
 NAMED = 10
@@ -31,6 +32,15 @@ def plan_text(study: Study, states: Mapping[Run, State]) -> str:
     elif todo:
         lines += [*_named(study, states), *_jobs(study, todo), *_inputs(study, todo)]
     return "\n".join(lines)
+
+
+def closing_text(study: Study) -> str:
+    """The headlines of a study whose tables and report are up to date; else where the records are."""
+    if not tables_are_current(study, RecordStates(study).of(study.runs())) or not analysis_is_current(study):
+        return f"the records are in {study.results}; snakemake without a target makes tables and report"
+    from wireheading.analysis.outcome import outcome_text  # It loads pandas, which takes a second.
+
+    return outcome_text(study)
 
 
 def _named(study: Study, states: Mapping[Run, State]) -> list[str]:

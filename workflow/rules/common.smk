@@ -24,7 +24,7 @@ from wireheading.analysis.currency import analysis_is_current, tables_are_curren
 from wireheading.errors import ConfigError
 from wireheading.files import WriteError
 from wireheading.jobs import job_name
-from wireheading.planning import plan_text
+from wireheading.planning import closing_text, plan_text
 from wireheading.study import conditions
 from wireheading.study.config import AXES, Run, load_study
 from wireheading.study.oversight import oversight_figures
