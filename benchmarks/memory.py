@@ -1,4 +1,4 @@
-"""Prints how much device memory each model of a study needs, and what fits which GPU: the table of docs/gpu.md.
+"""Prints what each model of a study needs, and the settings that take most of its runs on each GPU, for docs/gpu.md.
 
     python benchmarks/memory.py [config/config.yaml]
 
@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -51,8 +54,29 @@ SHAPES: dict[str, PretrainedConfig] = {
 DEVICES = {"L4": 22.5, "A100 40 GB": 39.5, "A100 80 GB": 79.3, "H100": 79.3, "H200": 139.8}
 """Memory that a fresh device has free, in GiB."""
 
-CHUNKS = (12, 6, 3, 1)
-"""The chunks that are tried, with as many held-out items evaluated together, up to 10."""
+CHUNKS = (12, 3, 2, 1)
+"""The chunks that are tried."""
+
+LOCKSTEP = (("task", "condition"), ("condition",), ("task",), ())
+"""The axes that are tried: all runs of a seed, then those of a task, then fewer."""
+
+ITEMS = 10
+"""Held-out items of each run that a job can evaluate together if it has what the first column says."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the runs of a model are computed."""
+
+    lockstep: tuple[str, ...]
+    checkpointing: bool
+    chunk: int
+
+    def of(self, study: Study, name: str) -> Study:
+        """The study with these settings."""
+        return with_engine(
+            with_checkpointing(study, name, self.checkpointing), lockstep=self.lockstep, chunk=self.chunk
+        )
 
 
 def main(path: str) -> None:
@@ -62,11 +86,44 @@ def main(path: str) -> None:
     print("|---|---|" + "---|" * len(DEVICES))
     for name in study.models:
         config = shape_of(study, name)
-        together = seed_runs(study, name)
-        whole = {chunk: sized(study, together, config, chunk) for chunk in CHUNKS}
-        one = sized(with_checkpointing(study, name, True), together[:1], config, 1)
-        cells = [fits(whole, one, gib * 2**30) for gib in DEVICES.values()]
-        print(f"| `{name}` | {math.ceil(whole[CHUNKS[0]].total / GB)} GB | {' | '.join(cells)} |", flush=True)
+        whole = needed(study, name, config)
+        sized = cache(lambda settings, name=name, config=config: need(study, name, settings, config))
+        cells = []
+        for gib in DEVICES.values():
+            fitting = next((tried for tried in candidates(study, name) if sized(tried).total <= gib * 2**30), None)
+            cells.append("–" if fitting is None else told(study, name, fitting))
+        print(f"| `{name}` | {math.ceil(whole.total / GB)} GB | {' | '.join(cells)} |", flush=True)
+
+
+def needed(study: Study, name: str, config: PretrainedConfig) -> Estimate:
+    """What a job with the study's own settings needs."""
+    return estimate(with_engine(study, evaluation_batch=ITEMS), seed_runs(study, name), config)
+
+
+def need(study: Study, name: str, settings: Settings, config: PretrainedConfig) -> Estimate:
+    """What a job with some settings needs at least: one held-out item of each run at a time."""
+    tried = settings.of(study, name)
+    return estimate(with_engine(tried, evaluation_batch=1), seed_runs(tried, name), config)
+
+
+def candidates(study: Study, name: str) -> Iterator[Settings]:
+    """Settings, those that take the most runs first, and among these the fastest."""
+    own = study.models[name].activation_checkpointing
+    for lockstep in LOCKSTEP:
+        for checkpointing in dict.fromkeys((own, True)):
+            for chunk in CHUNKS:
+                yield Settings(lockstep, checkpointing, chunk)
+
+
+def told(study: Study, name: str, settings: Settings) -> str:
+    """What a cell of the table says: how many runs a job has, and the settings that differ from the study's."""
+    runs = len(seed_runs(settings.of(study, name), name))
+    changes = [f"{runs} run{'s' * (runs > 1)}"]
+    if settings.chunk < study.engine.chunk:
+        changes.append(f"chunk {settings.chunk}")
+    if settings.checkpointing and not study.models[name].activation_checkpointing:
+        changes.append("checkpointing")
+    return ", ".join(changes)
 
 
 def shape_of(study: Study, name: str) -> PretrainedConfig:
@@ -76,24 +133,11 @@ def shape_of(study: Study, name: str) -> PretrainedConfig:
 
 
 def seed_runs(study: Study, name: str) -> list[Run]:
-    """The runs of one seed on a model, or one of them where the study has one a job."""
+    """The runs of a model's first job."""
     enabled = study.models[name].model_copy(update={"enabled": True})
     runs = study.model_copy(update={"models": {name: enabled}}).runs()
     free = {axis: getattr(runs[0], axis) for axis in Run._fields if axis not in study.engine.lockstep}
     return [run for run in runs if all(getattr(run, axis) == value for axis, value in free.items())]
-
-
-def sized(study: Study, axes: list[Run], config: PretrainedConfig, chunk: int) -> Estimate:
-    """What a job needs with a chunk, and an evaluation batch of the same size."""
-    return estimate(with_engine(study, chunk=chunk, evaluation_batch=min(chunk, 10)), axes, config)
-
-
-def fits(whole: dict[int, Estimate], one: Estimate, free: float) -> str:
-    """The largest chunk with which all runs fit, or that one does with its activations checkpointed, or a dash."""
-    chunk = next((chunk for chunk, needed in whole.items() if needed.total <= free), None)
-    if chunk is not None:
-        return "yes" if chunk == max(whole) else f"chunk {chunk}"
-    return "one run" if one.total <= free else "–"
 
 
 if __name__ == "__main__":

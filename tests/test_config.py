@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from configs import ROOT, changed, demo
+from snakemake.utils import update_config
 
 from wireheading.errors import ConfigError
 from wireheading.study.config import Run, Study, json_schema, load_study
@@ -18,7 +19,13 @@ CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_of_the_repository_is_valid(path: Path) -> None:
-    load_study(yaml.safe_load(path.read_text(encoding="utf-8")))
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if "tasks" not in config:
+        # It is laid over the study.
+        whole = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+        update_config(whole, config)
+        config = whole
+    load_study(config)
 
 
 def test_the_schema_in_the_repository_is_the_one_of_the_code() -> None:

@@ -12,7 +12,8 @@ import pytest
 import torch
 import yaml
 from configs import ROOT, changed
-from memory import seed_runs, shape_of
+from job import lay_over
+from memory import DEVICES, seed_runs, shape_of
 from shapes import LENGTHS, SHAPES
 from toys import save_toy, toy_model
 from transformers import AutoConfig, Gemma2Config, LlamaConfig, PretrainedConfig
@@ -210,3 +211,16 @@ def test_an_evaluation_takes_as_many_items_as_leave_a_job_within_its_memory() ->
     )
     given = with_engine(study, evaluation_batch=7)
     assert with_evaluation_batch(given, axes, config, 0) == given
+
+
+@pytest.mark.parametrize(
+    ("overlay", "name", "device"), [("l4", "llama-3.1-8b", "L4"), ("a100-40gb", "gemma-2-9b", "A100 40 GB")]
+)
+def test_the_settings_for_a_small_card_take_all_runs_of_a_seed(overlay: str, name: str, device: str) -> None:
+    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    lay_over(config, yaml.safe_load((ROOT / "config" / f"{overlay}.yaml").read_text(encoding="utf-8")))
+    study = load_study(config)
+    runs = seed_runs(study, name)
+    assert len(runs) == 15
+    told = estimate(with_engine(study, evaluation_batch=2), runs, shape_of(study, name))
+    assert told.total <= study.models[name].vram_gb * GB < DEVICES[device] * 2**30

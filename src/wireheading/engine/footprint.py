@@ -96,8 +96,8 @@ def _sessions(study: Study, axes: Sequence[Run]) -> Iterator[tuple[int, int]]:
     """Rows and columns of every session of a round."""
     for group in groups_of(study, axes):
         yield len(group.slots), group.widths.session
-        if group.grades_apart:
-            yield len(group.slots), group.widths.session_apart
+        if group.apart:
+            yield len(group.apart), group.widths.session_apart
         if group.past:
             yield len(group.past), group.widths.session_apart
 
@@ -109,9 +109,9 @@ def _round(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) ->
         tracer.restart()
         session = _opened(policy, len(slots), widths.session)
         _prefill(policy, slots, session, [(0, widths.prompt), (widths.prompt + widths.response, widths.grading_next)])
-        if group.grades_apart:
-            apart = _opened(policy, len(slots), widths.session_apart)
-            _prefill(policy, slots, apart, [(0, widths.grading_apart)])
+        if group.apart:
+            apart = _opened(policy, len(group.apart), widths.session_apart)
+            _prefill(policy, group.apart, apart, [(0, widths.grading_apart)])
         if group.past:
             past = _opened(policy, len(group.past), widths.session_apart)
             _prefill(policy, group.past, past, [(0, widths.grading_apart)])

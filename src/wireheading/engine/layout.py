@@ -67,7 +67,7 @@ class Group:
         widths: The widest turns of their tasks.
         tasks: The slots of each task, from the first to the last.
         trains_grade: Whether the update of any of them has the grade's turn in it.
-        grades_apart: Whether any of them opens a session for a grade alone.
+        apart: From the first to the last of those that open a session for a grade alone; empty if none does.
         past: The rows of the past adapters that grade in any of them.
     """
 
@@ -75,7 +75,7 @@ class Group:
     widths: Widths
     tasks: dict[str, range]
     trains_grade: bool
-    grades_apart: bool
+    apart: range
     past: range
 
     @property
@@ -109,12 +109,15 @@ def _group(study: Study, axes: Sequence[Run], tasks: dict[str, list[int]]) -> Gr
     # Slots between the first and the last count, whatever their task.
     conditions = [study.conditions[axes[slot].condition] for slot in slots]
     widths = widths_of(study, tasks)
+    apart = [
+        slot for slot, condition in zip(slots, conditions, strict=True) if widths.fresh or condition.grader == "base"
+    ]
     return Group(
         slots,
         widths,
         ranges,
         trains_grade=any(condition.trains_grade for condition in conditions),
-        grades_apart=widths.fresh or any(condition.grader == "base" for condition in conditions),
+        apart=range(apart[0], apart[-1] + 1) if apart else range(0),
         past=range(*(len(axes) + sum(slot < end for slot in lagged) for end in (slots.start, slots.stop))),
     )
 

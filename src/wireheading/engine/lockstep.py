@@ -120,20 +120,20 @@ class Lockstep:
 
     def _round(self, group: Group, members: Sequence[RunState]) -> None:
         """Replies to one round's requests of a group, each kind in one batch."""
-        rows, widths = len(group.slots), group.widths
+        slots, widths = group.slots, group.widths
         for state in members:
             if isinstance(state.request, Remember):
                 self.policy.adapters.remember(state.slot)
                 state.reply(None)
-        session = self.policy.open_session(rows, widths.session)
-        self._sample(Respond, session, group, widths.prompt, widths.response, members)
-        self._sample(GradeNext, session, group, widths.grading_next, widths.grade, members)
+        session = self.policy.open_session(len(slots), widths.session)
+        self._sample(Respond, session, slots, widths.prompt, widths.response, members)
+        self._sample(GradeNext, session, slots, widths.grading_next, widths.grade, members)
         if any(isinstance(state.request, GradeApart) for state in members):
-            apart = self.policy.open_session(rows, widths.session_apart)
-            self._sample(GradeApart, apart, group, widths.grading_apart, widths.grade, members)
+            apart = self.policy.open_session(len(group.apart), widths.session_apart)
+            self._sample(GradeApart, apart, group.apart, widths.grading_apart, widths.grade, members)
         if any(isinstance(state.request, GradeByPast) for state in members):
             apart = self.policy.open_session(len(group.past), widths.session_apart)
-            self._sample(GradeByPast, apart, group, widths.grading_apart, widths.grade, members)
+            self._sample(GradeByPast, apart, group.past, widths.grading_apart, widths.grade, members)
         for state in members:
             if isinstance(state.request, Compare):
                 batches = zip(group.updates, state.request.sessions, strict=False)
@@ -149,7 +149,7 @@ class Lockstep:
         self,
         kind: type[Respond | GradeNext | GradeApart | GradeByPast],
         session: Session,
-        group: Group,
+        slots: range,
         width: int,
         limit: int,
         members: Sequence[RunState],
@@ -157,7 +157,6 @@ class Lockstep:
         asking = [(state, state.request) for state in members if isinstance(state.request, kind)]
         if not asking:
             return
-        slots = group.past if kind is GradeByPast else group.slots
         place = (
             {state.slot: state.slot for state, _ in asking} if kind is not GradeByPast else self.policy.adapters.past
         )
