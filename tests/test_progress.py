@@ -124,6 +124,13 @@ def test_an_evaluation_tells_of_its_batches(job: Told) -> None:
     ]
 
 
+def test_a_run_that_is_evaluated_at_its_end_has_all_rounds(job: Told) -> None:
+    job.round(1.0, 997)
+    job.now = 4.0
+    job.progress.evaluation("9 runs in sentiment", 45, 10, lambda: None, 1000)()
+    assert (job.file().at, job.file().doing) == (1000, "held-out evaluation of 9 runs in sentiment, 0 of 5 batches")
+
+
 def test_a_full_disk_is_told_once_and_stops_no_job(job: Told) -> None:
     jobs_folder(Path(job.study.results)).parent.mkdir(parents=True)
     jobs_folder(Path(job.study.results)).write_text("in the way")

@@ -237,7 +237,8 @@ class Lockstep:
             ]
             slots = group.tasks[task]
             most = evaluation_batch(self.study)
-            before_batch = self.progress.evaluation(f"{len(together)} runs in {task}", count, most, self.stop.check)
+            at = min(len(state.rows) for state, _ in together)
+            before_batch = self.progress.evaluation(f"{len(together)} runs in {task}", count, most, self.stop.check, at)
             answers = [row["answers"] for row in self.base[task][:count]]
             rows = evaluate(self.study, task, self.policy, slots, together[0][1], answers, most, before_batch)
             for state, _ in together:
@@ -256,7 +257,7 @@ class Lockstep:
                     evaluation_batch(self.study),
                 )
                 what = f"answers in {other} by {len(together)} runs in {task}"
-                before_batch = self.progress.evaluation(what, len(items), most, self.stop.check)
+                before_batch = self.progress.evaluation(what, len(items), most, self.stop.check, self.study.rounds)
                 rows = grade_fixed(self.study, other, self.policy, slots, items, answers, most, before_batch)
                 for state in together:
                     state.transfer[other] = rows[state.slot - slots.start]

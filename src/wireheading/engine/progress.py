@@ -115,7 +115,9 @@ class Progress:
         if done and (last or self.clock() - self.reported >= REPORT_SECONDS):
             self._report()
 
-    def evaluation(self, what: str, items: int, most: int, check: Callable[[], None]) -> Callable[[], None]:
+    def evaluation(
+        self, what: str, items: int, most: int, check: Callable[[], None], at: int = 0
+    ) -> Callable[[], None]:
         """A function to call before each batch of a held-out evaluation, which tells of it if it is time to.
 
         Args:
@@ -123,6 +125,7 @@ class Progress:
             items: Number of held-out items.
             most: The most of them in a batch.
             check: Is called as well.
+            at: Rounds of the runs that are evaluated.
         """
         batches, begun = math.ceil(items / batch_size(items, most)), 0
 
@@ -130,7 +133,7 @@ class Progress:
             nonlocal begun
             check()
             if self._due():
-                self._tell(doing=f"held-out evaluation of {what}, {begun} of {batches} batches")
+                self._tell(doing=f"held-out evaluation of {what}, {begun} of {batches} batches", at=at)
                 if self.clock() - self.reported >= REPORT_SECONDS:
                     self._report()
             begun += 1
