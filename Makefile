@@ -18,7 +18,7 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 demo: .venv/installed
-	@started=$$(date +%s) && $(SNAKEMAKE) && $(SNAKEMAKE) --report reports/report.html && \
+	@started=$$(date +%s) && $(SNAKEMAKE) && \
 	echo "whole demo: $$(($$(date +%s) - started)) s; the report is at reports/report.html"
 
 check: lint types fast

@@ -1,7 +1,7 @@
 # What is made from the records.
 #
-# Needs the jobs that are still to be done, and every record; makes the tables, the estimates, the verdicts, the report's
-# first page, the figures with their data beside them, and a page for browsing the transcripts. A marker makes Snakemake
+# Needs the jobs that are still to be done, and every record; makes the tables, the estimates, the verdicts, the figures
+# with their data beside them, a page for browsing the transcripts, and the report. A marker makes Snakemake
 # redo an outdated analysis. As with records, the output of the job that makes the tables is a token.
 
 
@@ -58,60 +58,15 @@ rule figures:
         **TABLES,
         **ANALYSIS,
     output:
-        report(
-            f"{STUDY.reports}/figures/contrast.svg",
-            caption="../report/contrast.rst",
-            category="Verdict",
-            labels={"figure": "unearned reward and leniency"},
-        ),
-        report(
-            f"{STUDY.reports}/figures/gain_split.svg",
-            caption="../report/gain_split.rst",
-            category="Verdict",
-            labels={"figure": "what the gain consists of"},
-        ),
-        report(
-            f"{STUDY.reports}/figures/signature.svg",
-            caption="../report/signature.rst",
-            category="Verdict",
-            labels={"figure": "the signature as published"},
-        ),
-        report(
-            f"{STUDY.reports}/figures/learning_curves.svg",
-            caption="../report/learning_curves.rst",
-            category="Training",
-            labels={"figure": "learning curves"},
-        ),
-        report(
-            f"{STUDY.reports}/figures/reward_vs_accuracy.svg",
-            caption="../report/reward_vs_accuracy.rst",
-            category="Training",
-            labels={"figure": "reward against accuracy"},
-        ),
-        report(
-            f"{STUDY.reports}/figures/grade_inflation.svg",
-            caption="../report/grade_inflation.rst",
-            category="Training",
-            labels={"figure": "grade inflation"},
-        ),
-        report(
-            f"{STUDY.reports}/figures/reliability.svg",
-            caption="../report/reliability.rst",
-            category="Calibration and validity",
-            labels={"figure": "reliability of the grade"},
-        ),
-        report(
-            f"{STUDY.reports}/figures/validity.svg",
-            caption="../report/validity.rst",
-            category="Calibration and validity",
-            labels={"figure": "unreadable, cut off, lost"},
-        ),
-        report(
-            f"{STUDY.reports}/figures/costs.svg",
-            caption="../report/costs.rst",
-            category="Cost",
-            labels={"figure": "cost of each job"},
-        ),
+        [
+            report(
+                f"{STUDY.reports}/figures/{name}.svg",
+                caption=f"../report/{name}.rst",
+                category=f"{CATEGORIES.index(category) + 1}. {category}",
+                labels={"figure": title},
+            )
+            for name, (category, title) in FIGURES.items()
+        ],
     log:
         "logs/figures.log",
     benchmark:
@@ -145,3 +100,27 @@ rule transcripts:
         "writing the page of transcripts"
     script:
         "../scripts/transcripts.py"
+
+
+rule report:
+    input:
+        **TABLES,
+        **ANALYSIS,
+        figures=rules.figures.output,
+    output:
+        f"{STUDY.reports}/report.html",
+    params:
+        captions=[
+            workflow.source_path(f"../report/{name}.rst") for name in FIGURES
+        ],
+    log:
+        "logs/report.log",
+    benchmark:
+        "logs/report.benchmark.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/report.py"

@@ -21,6 +21,7 @@ except ModuleNotFoundError as error:
         "workflow's repository>, or pip install -e . in a clone of it"
     )
 from wireheading.analysis.currency import analysis_is_current, tables_are_current
+from wireheading.analysis.figures import FIGURES
 from wireheading.errors import ConfigError
 from wireheading.files import WriteError
 from wireheading.jobs import job_name
@@ -65,17 +66,8 @@ TABLES = {name: str(path) for name, path in vars(Tables.of(STUDY)).items()}
 ANALYSIS = {name: str(path) for name, path in vars(Analysis.of(STUDY)).items()}
 OVERSIGHT = {name: str(path) for name, path in vars(Oversight.of(STUDY)).items()}
 OVERSIGHT_FIGURES = oversight_figures(STUDY)
-FIGURES = (
-    "contrast",
-    "gain_split",
-    "signature",
-    "grade_inflation",
-    "learning_curves",
-    "reward_vs_accuracy",
-    "reliability",
-    "validity",
-    "costs",
-)
+CATEGORIES = list(dict.fromkeys(category for category, _ in FIGURES.values()))
+
 
 if workflow.is_main_process:
     try:

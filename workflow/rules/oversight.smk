@@ -15,14 +15,14 @@ rule oversight:
         page=report(
             OVERSIGHT["page"],
             caption="../report/oversight/page.rst",
-            category="Oversight",
+            category=f"{len(CATEGORIES) + 1}. Oversight",
             labels={"figure": "what was found"},
         ),
         figures=[
             report(
                 f"{STUDY.reports}/figures/{name}.svg",
                 caption=f"../report/oversight/{name}.rst",
-                category="Oversight",
+                category=f"{len(CATEGORIES) + 1}. Oversight",
                 labels={"figure": name.replace("_", " ")},
             )
             for name in OVERSIGHT_FIGURES

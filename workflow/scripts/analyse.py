@@ -1,4 +1,4 @@
-"""Rule `analyse`: computes estimates and verdicts from the tables, and writes the report's first page."""
+"""Rule `analyse`: computes estimates and verdicts from the tables."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""From the tables of records to everything that a report shows but the figures: estimates, verdicts, the first page."""
+"""From the tables of records to the tables that a report shows: estimates, verdicts and what stands beside them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from wireheading.analysis.alarms import onset_tables
 from wireheading.analysis.cells import cells
 from wireheading.analysis.costs import costs
 from wireheading.analysis.estimates import calibration, definitions, write_estimates
-from wireheading.analysis.pages.overview import overview
 from wireheading.analysis.sensitivity import pooled
 from wireheading.analysis.signature import signature
 from wireheading.analysis.tables import write_csv
 from wireheading.analysis.verdict import judge, seeds_table
-from wireheading.files import code_digest, replacing
+from wireheading.files import replacing
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import Analysis, Tables
 
@@ -55,9 +54,7 @@ def write_analysis(
         (analysis.costs, spent),
     ):
         write_csv(path, table)
-    page = overview(study, verdicts, models, signatures, calibrated, onsets, both, records, spent, code_digest())
-    for path, text in ((analysis.overview, page), (analysis.thresholds, study.analysis.text())):
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    with replacing(analysis.thresholds) as temporary:
+        temporary.write_text(study.analysis.text(), encoding="utf-8")
     for row in verdicts.to_dict("records"):
         report(f"{row['model']}, {row['task']}: {row['verdict']} ({row['why']})")

@@ -101,7 +101,6 @@ class Analysis:
         onsets: CSV file with how well each signal told which rewards would become unearned.
         definitions: CSV file with the published study's figures by both definitions.
         costs: CSV file with a row for each job.
-        overview: The report's first page.
         thresholds: JSON file with the thresholds that were used.
     """
 
@@ -116,16 +115,15 @@ class Analysis:
     onsets: Path
     definitions: Path
     costs: Path
-    overview: Path
     thresholds: Path
 
     @staticmethod
     def of(study: Study) -> Analysis:
         """Those of a study."""
-        results, reports = _tables_folder(study), Path(study.reports)
+        reports = Path(study.reports)
         return Analysis(
-            results / "estimates.parquet",
-            results / "reliability.parquet",
+            reports / "estimates.parquet",
+            reports / "reliability.parquet",
             reports / "verdicts.csv",
             reports / "contrasts.csv",
             reports / "models.csv",
@@ -135,7 +133,6 @@ class Analysis:
             reports / "onsets.csv",
             reports / "definitions.csv",
             reports / "costs.csv",
-            reports / "overview.rst",
             reports / "analysis.json",
         )
 

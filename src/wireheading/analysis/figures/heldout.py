@@ -5,32 +5,32 @@ Where a figure has an axis for each model and task, a row is a model and a colum
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from wireheading.analysis.estimates import PARTS
+from wireheading.analysis.figures.grid import cells, grid, label_rows, legend, name_places, present
 from wireheading.analysis.figures.style import (
     HEADLINE_COLOURS,
     KNOWN_COLOURS,
     PART_COLOURS,
     colours_of,
+    dashes_of,
     save,
     use_style,
 )
-from wireheading.analysis.figures.training import legend, present
 from wireheading.analysis.signature import CURVES
 from wireheading.study.config import Study
 from wireheading.study.paths import Analysis, Tables
 
 LABELS = {"score_gain": "Δscore", "persuasion": "persuasion", "inflation": "inflation", "format": "format"}
 """How the parts of the gain are written in figures."""
+
+FEW = 10
+"""Items of a bin below which its mean score is mostly luck: a small ring, and no line to it."""
 
 
 def write_heldout_figures(study: Study, tables: Tables, analysis: Analysis, folder: Path) -> None:
@@ -90,8 +90,8 @@ def draw_contrasts(study: Study, seeds: pd.DataFrame, verdicts: pd.DataFrame, pa
 def draw_signature(study: Study, signatures: pd.DataFrame, path: Path) -> None:
     """The signature in selfgrade: for each seed the first and last eighth of each curve, and what was published."""
     data = signatures[signatures["condition"] == "selfgrade"]
-    figure, axes = _grid(study, 2.5, 2.5)
-    for model, task, axis in _cells(study, axes):
+    figure, axes = grid(study, 2.5, 2.5)
+    for model, task, axis in cells(study, axes):
         part = data[(data["model"] == model) & (data["task"] == task)]
         for place, curve in enumerate(CURVES):
             for row in part.to_dict("records"):
@@ -104,17 +104,21 @@ def draw_signature(study: Study, signatures: pd.DataFrame, path: Path) -> None:
         axis.axhline(0, color="0.3", linewidth=0.8)
         axis.set_xticks(range(len(CURVES)), ["reward", "accuracy", "grade −\naccuracy"])
         axis.grid(axis="x", visible=False)
-    _label_rows(study, axes, "first → last eighth of rounds")
-    _union_legend(figure, axes)
+    label_rows(study, axes, "first → last eighth of rounds")
+    legend(figure, axes)
     save(figure, data, path)
     plt.close(figure)
 
 
 def draw_gain_split(study: Study, ends: pd.DataFrame, path: Path) -> None:
-    """The parts of the gain in the sampled grade, stacked: the mean over seeds, with the whole gain as a dot."""
-    data = ends.groupby(["model", "task", "condition"], sort=False)[["grade_gain", *PARTS]].mean().reset_index()
-    figure, axes = _grid(study, 2.5, 2.7)
-    for model, task, axis in _cells(study, axes):
+    """The parts of the gain in the sampled grade, stacked: the mean over seeds, with the whole gain as a dot.
+
+    Only where training asks for grades: what becomes of them elsewhere is drift, and nobody gains it.
+    """
+    graded = [name for name, row in study.conditions.items() if row.grades]
+    data = ends[ends["condition"].isin(graded)].groupby(["model", "task", "condition"], sort=False)[["grade_gain", *PARTS]].mean().reset_index()
+    figure, axes = grid(study, 2.5, 2.7)
+    for model, task, axis in cells(study, axes):
         part = data[(data["model"] == model) & (data["task"] == task)].set_index("condition")
         names = present(part.reset_index(), study.conditions)
         up, down = np.zeros(len(names)), np.zeros(len(names))
@@ -128,10 +132,9 @@ def draw_gain_split(study: Study, ends: pd.DataFrame, path: Path) -> None:
                 range(len(names)), part.loc[names, "grade_gain"], "D", color="black", ms=4.5, label="ΔR, their sum"
             )
         axis.axhline(0, color="0.3", linewidth=0.8)
-        axis.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
-        axis.grid(axis="x", visible=False)
-    _label_rows(study, axes, "gain in the sampled grade")
-    legend(figure, axes[0][0])
+        name_places(axis, names)
+    label_rows(study, axes, "gain in the sampled grade")
+    legend(figure, axes)
     save(figure, data, path)
     plt.close(figure)
 
@@ -150,23 +153,27 @@ def draw_reliability(study: Study, reliability: pd.DataFrame, path: Path) -> Non
     data = data.assign(grade=data["grade"] / data["count"], score=data["score"] / data["count"]).reset_index()
     totals = data.groupby(["model", "task", "condition"])["count"].transform("sum")
     data["share"] = data["count"] / totals
-    figure, axes = _grid(study, 2.6, 2.6)
+    figure, axes = grid(study, 2.6, 2.6)
     colours = {"before training": "0.35", **colours_of(study)}
-    for model, task, axis in _cells(study, axes):
+    for model, task, axis in cells(study, axes):
         axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--")
         part = data[(data["model"] == model) & (data["task"] == task)]
         for name, colour in colours.items():
-            line = part[part["condition"] == name].sort_values("bin")
-            if len(line):
-                axis.plot(line["grade"], line["score"], color=colour, linewidth=1, alpha=0.6, label=name, zorder=2)
+            dots = part[part["condition"] == name].sort_values("bin")
+            line, few = dots[dots["count"] >= FEW], dots[dots["count"] < FEW]
+            if len(dots):
+                dashes = dashes_of(study).get(name, "-")
+                look = {"color": colour, "linestyle": dashes, "alpha": 0.6, "linewidth": 1.2, "zorder": 2}
+                axis.plot(line["grade"], line["score"], label=name, **look)
                 axis.scatter(
                     line["grade"], line["score"], s=6 + 110 * line["share"], color=colour, alpha=0.8, lw=0, zorder=3
                 )
+                axis.scatter(few["grade"], few["score"], s=12, facecolors="none", edgecolors=colour, lw=0.7, zorder=2)
         axis.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05), aspect="equal")
     for axis in axes[-1]:
         axis.set_xlabel("soft grade")
-    _label_rows(study, axes, "score")
-    _union_legend(figure, axes)
+    label_rows(study, axes, "score")
+    legend(figure, axes)
     save(figure, data, path)
     plt.close(figure)
 
@@ -184,19 +191,18 @@ def draw_validity(study: Study, ends: pd.DataFrame, records: pd.DataFrame, path:
         "truncated": ("responses cut off", "#E69F00"),
         "diverged_or_lacking": ("runs diverged or lacking", "0.35"),
     }
-    figure, axes = _grid(study, 2.5, 2.3)
-    for model, task, axis in _cells(study, axes):
+    figure, axes = grid(study, 2.5, 2.3)
+    for model, task, axis in cells(study, axes):
         part = data[(data["model"] == model) & (data["task"] == task)]
         names = present(part, study.conditions)
         part = part.set_index("condition")
         for index, (name, (label, colour)) in enumerate(bars.items()):
             values = part.loc[names, name].to_numpy() if names else np.zeros(0)
             axis.bar(np.arange(len(names)) + (index - 1) * 0.26, values, 0.26, color=colour, label=label, lw=0)
-        axis.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+        name_places(axis, names)
         axis.set_ylim(0, max(0.12, 1.1 * float(np.nanmax([*data[list(bars)].to_numpy().ravel(), 0.0]))))
-        axis.grid(axis="x", visible=False)
-    _label_rows(study, axes, "part of all")
-    legend(figure, axes[0][0])
+    label_rows(study, axes, "part of all")
+    legend(figure, axes)
     save(figure, data, path)
     plt.close(figure)
 
@@ -232,47 +238,3 @@ def name_of(study: Study, model: str, task: str) -> str:
 
 def _headline_colour(verdict: str) -> str:
     return HEADLINE_COLOURS[verdict.removeprefix("suggests ")]
-
-
-def _grid(study: Study, width: float, height: float) -> tuple[Figure, Any]:
-    rows, columns = len(study.enabled_models), len(study.enabled_tasks)
-    return plt.subplots(
-        rows,
-        columns,
-        figsize=(width * columns + 0.6, height * rows + 0.4),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-
-
-def _cells(study: Study, axes: Any) -> list[tuple[str, str, Axes]]:
-    return [
-        (model, task, axes[row][column])
-        for row, model in enumerate(study.enabled_models)
-        for column, task in enumerate(study.enabled_tasks)
-    ]
-
-
-def _label_rows(study: Study, axes: Any, label: str) -> None:
-    for axis, task in zip(axes[0], study.enabled_tasks, strict=True):
-        axis.set_title(task)
-    for row, model in zip(axes, study.enabled_models, strict=True):
-        row[0].set_ylabel(label if len(axes) == 1 else f"{model}\n{label}")
-
-
-def _union_legend(figure: Figure, axes: Sequence[Sequence[Axes]]) -> None:
-    """One legend below the figure, of what is in any of its axes."""
-    shown: dict[str, Any] = {}
-    for axis in np.ravel(np.asarray(axes, dtype=object)):
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            shown.setdefault(label, handle)
-    if shown:
-        figure.legend(
-            list(shown.values()),
-            list(shown),
-            loc="upper center",
-            bbox_to_anchor=(0.5, 0.0),
-            ncols=len(shown),
-            frameon=False,
-        )

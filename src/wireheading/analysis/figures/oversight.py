@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from wireheading.analysis.figures.grid import legend
 from wireheading.analysis.figures.heldout import name_of
+from wireheading.analysis.figures.result import POINTS
 from wireheading.analysis.figures.style import colours_of, save, use_style
-from wireheading.analysis.figures.training import POINTS, interval, legend
+from wireheading.analysis.figures.training import interval
 from wireheading.analysis.oversight import signed
 from wireheading.study.config import Study
 from wireheading.study.oversight import doses, oversight_figures, reforms, unreformed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -41,6 +42,9 @@ KNOWN_COLOURS: dict[str, Colour] = {
 PART_COLOURS = {"score_gain": "#009E73", "persuasion": "#F0E442", "inflation": "#D55E00", "format": "#999999"}
 """Those of the parts of the gain in the self-grade."""
 
+RESULT_COLOURS = {"reward": "#D55E00", "score": "#0072B2", "control": "#3C3C3C"}
+"""Those of what `selfgrade` is paid, what its answers are worth, and what those of `control` are."""
+
 HEADLINE_COLOURS = {
     WIREHEADING: "#D55E00",
     UNEARNED: "#CC79A7",
@@ -58,6 +62,11 @@ def colours_of(study: Study) -> dict[str, Colour]:
     own = [name for name in study.conditions if name not in KNOWN_COLOURS]
     colours = KNOWN_COLOURS | dict(zip(own, sns.color_palette("viridis", len(own)), strict=True))
     return {name: colours[name] for name in study.conditions}
+
+
+def dashes_of(study: Study) -> dict[str, Any]:
+    """The dashes of each condition's lines: `control` may be the same as another, which its gaps let through."""
+    return {name: (0, (3.5, 2)) if name == "control" else "-" for name in study.conditions}
 
 
 def use_style() -> None:

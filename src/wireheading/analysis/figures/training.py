@@ -1,23 +1,23 @@
-"""Tables → figures of training: learning curves, grade inflation, reward against accuracy."""
+"""Tables → figures of training: learning curves, grade inflation, reward against score."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy import stats
 
-from wireheading.analysis.figures.style import Colour, colours_of, save, use_style
+from wireheading.analysis.figures.grid import cells, grid, label_rows, legend, name_places, present
+from wireheading.analysis.figures.result import draw_result, in_points, result_table
+from wireheading.analysis.figures.style import Colour, colours_of, dashes_of, save, use_style
 from wireheading.study.config import Study
 from wireheading.study.paths import Tables
 
-POINTS = 20
-"""Points of a learning curve: each is the mean over a twentieth of the rounds."""
+CURVES = {"reward": "reward", "score": "score", "grade": "grade, where readable", "unreadable": "part unreadable"}
+"""The curves of training, and what their panels are called."""
 
 
 def write_figures(study: Study, tables: Tables, folder: Path) -> None:
@@ -29,55 +29,61 @@ def write_figures(study: Study, tables: Tables, folder: Path) -> None:
         folder: Where the figures go.
     """
     use_style()
-    runs, colours = pd.read_parquet(tables.runs), colours_of(study)
-    columns = ["seed", "model", "task", "condition", "round", "reward", "accuracy", "grade"]
-    learning_curves(pd.read_parquet(tables.rounds, columns=columns), colours, folder / "learning_curves.svg")
+    columns = ["seed", "model", "task", "condition", "round", "reward", "score", "grade", "parse_status"]
+    rounds = pd.read_parquet(tables.rounds, columns=columns)
+    draw_result(result_table(rounds), folder / "result.svg")
+    learning_curves(study, rounds, folder / "learning_curves.svg")
+    runs = pd.read_parquet(tables.runs)
     # The last rounds of a run that diverged are not the end of its training.
     ended = runs[runs["status"] != "diverged"]
-    grade_inflation(ended, colours, folder / "grade_inflation.svg")
-    reward_vs_accuracy(ended, colours, folder / "reward_vs_accuracy.svg")
+    grade_inflation(study, ended, folder / "grade_inflation.svg")
+    reward_vs_score(study, ended, folder / "reward_vs_score.svg")
 
 
-def learning_curves(rounds: pd.DataFrame, colours: Mapping[str, Colour], path: Path) -> None:
-    """Reward, accuracy and grade over rounds: a line per condition, the mean over seeds with its 95 % t interval."""
-    width = max(1, (int(rounds["round"].max()) + 1 if len(rounds) else 1) // POINTS)
-    keys = ["model", "task", "condition", "seed"]
-    binned = rounds.assign(round=rounds["round"] // width * width + width / 2)
-    by_seed = binned.groupby([*keys, "round"], observed=True)[["reward", "accuracy", "grade"]].mean().reset_index()
-    long = by_seed.melt(id_vars=[*keys, "round"], var_name="curve", value_name="value").dropna()
-    lists = long.groupby(["model", "task", "condition", "curve", "round"], observed=True)["value"].agg(list)
-    data = pd.DataFrame(
-        [*lists.map(interval)], columns=["mean", "low", "high", "seeds"], index=lists.index
-    ).reset_index()
+def learning_curves(study: Study, rounds: pd.DataFrame, path: Path) -> None:
+    """Reward, score, grade and unreadable grades over rounds: a thin line for each seed, a thick one for their mean."""
+    asked = rounds["parse_status"] != "not_asked"
+    # Of an imported run no status is known.
+    unreadable = (rounds["grade"].isna() & asked).where(asked & rounds["parse_status"].notna())
+    points = in_points(rounds.assign(unreadable=unreadable.astype(float)))
+    keys = ["model", "task", "condition", "seed", "round"]
+    data = points.groupby(keys, observed=True, sort=False)[[*CURVES]].mean().reset_index()
 
-    cells = _cells(rounds)
+    places = [(model, task) for model in study.enabled_models for task in study.enabled_tasks]
     figure, axes = plt.subplots(
-        max(1, len(cells)), 3, figsize=(9, 2.3 * max(1, len(cells)) + 0.6), sharex=True, sharey=True, squeeze=False
-    )
-    for row, (model, task) in zip(axes, cells, strict=False):
-        for axis, curve in zip(row, ("reward", "accuracy", "grade"), strict=True):
-            part = data[(data["model"] == model) & (data["task"] == task) & (data["curve"] == curve)]
-            for condition in present(part, colours):
-                line = part[part["condition"] == condition]
-                axis.plot(line["round"], line["mean"], c=colours[condition], label=condition, linewidth=1.6)
-                axis.fill_between(line["round"], line["low"], line["high"], color=colours[condition], alpha=0.18, lw=0)
-            axis.set_ylim(-0.02, 1.02)
-        row[0].set_ylabel(_cell_name(cells, model, task))
-    for axis, title in zip(axes[0], ("reward", "accuracy", "self-grade"), strict=True):
+        len(places), len(CURVES), figsize=(10.5, 2.1 * len(places) + 0.4), sharex=True, sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    colours, dashes = colours_of(study), dashes_of(study)
+    for row, (model, task) in zip(axes, places, strict=True):
+        part = data[(data["model"] == model) & (data["task"] == task)]
+        for axis, curve in zip(row, CURVES, strict=True):
+            for condition in present(part.dropna(subset=[curve]), colours):
+                look = {"color": colours[condition], "linestyle": dashes[condition]}
+                lines = part[part["condition"] == condition]
+                for _, line in lines.groupby("seed"):
+                    axis.plot(line["round"], line[curve], color=colours[condition], linewidth=0.6, alpha=0.5)
+                mean = lines.groupby("round")[curve].mean()
+                # On top, with gaps, so that a twin shows through.
+                front = 5 if condition == "control" else 3
+                axis.plot(mean.index, mean, label=condition, linewidth=1.8, zorder=front, **look)
+            axis.set_ylim(-0.03, 1.03)
+        row[0].set_ylabel(task if len(study.enabled_models) == 1 else f"{model}\n{task}")
+    for axis, title in zip(axes[0], CURVES.values(), strict=True):
         axis.set_title(title)
     for axis in axes[-1]:
         axis.set_xlabel("round")
-    legend(figure, axes[0][0])
+    legend(figure, axes)
     save(figure, data, path)
     plt.close(figure)
 
 
-def grade_inflation(runs: pd.DataFrame, colours: Mapping[str, Colour], path: Path) -> None:
+def grade_inflation(study: Study, runs: pd.DataFrame, path: Path) -> None:
     """Grade minus score at the end of training: a dot per seed, the mean with its 95 % t interval."""
     data = runs.dropna(subset=["end_inflation"])[["model", "task", "condition", "seed", "end_inflation"]]
-    cells = _cells(runs)
-    figure, axes = plt.subplots(1, max(1, len(cells)), figsize=(2.6 * max(1, len(cells)) + 0.6, 3.2), sharey=True)
-    for axis, (model, task) in zip(np.atleast_1d(axes), cells, strict=False):
+    figure, axes = grid(study, 2.7, 2.5)
+    colours = colours_of(study)
+    for model, task, axis in cells(study, axes):
         part = data[(data["model"] == model) & (data["task"] == task)]
         names = present(part, colours)
         for place, condition in enumerate(names):
@@ -88,31 +94,32 @@ def grade_inflation(runs: pd.DataFrame, colours: Mapping[str, Colour], path: Pat
             spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
             axis.scatter(place + np.asarray(spread), values, color=colours[condition], s=22, alpha=0.75, zorder=3)
         axis.axhline(0, color="0.3", linewidth=0.8)
-        axis.set_xticks(range(len(names)), names)
-        axis.set_xlim(-0.6, max(len(names), 1) - 0.4)
-        axis.set_title(_cell_name(cells, model, task))
-    np.atleast_1d(axes)[0].set_ylabel("grade − score, last eighth of rounds")
+        axis.set_ylim(-1.05, 1.05)  # an interval of two seeds may exceed what a grade can
+        name_places(axis, names)
+    label_rows(study, axes, "grade − score,\nlast eighth of rounds")
     save(figure, data, path)
     plt.close(figure)
 
 
-def reward_vs_accuracy(runs: pd.DataFrame, colours: Mapping[str, Colour], path: Path) -> None:
-    """End reward against end accuracy, a dot per run: self-payment lies below the diagonal."""
-    data = runs[["model", "task", "condition", "seed", "end_reward", "end_accuracy"]].dropna()
-    cells = _cells(runs)
-    figure, axes = plt.subplots(1, max(1, len(cells)), figsize=(2.6 * max(1, len(cells)) + 0.6, 3.2), sharey=True)
-    for axis, (model, task) in zip(np.atleast_1d(axes), cells, strict=False):
+def reward_vs_score(study: Study, runs: pd.DataFrame, path: Path) -> None:
+    """End reward against end score, a dot per run: self-payment lies below the diagonal."""
+    data = runs[["model", "task", "condition", "seed", "end_reward", "end_score"]].dropna()
+    figure, axes = grid(study, 2.6, 2.6)
+    colours: dict[str, Colour] = colours_of(study)
+    for model, task, axis in cells(study, axes):
         part = data[(data["model"] == model) & (data["task"] == task)]
         axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--")
         for condition in present(part, colours):
             dots = part[part["condition"] == condition]
-            axis.scatter(
-                dots["end_reward"], dots["end_accuracy"], color=colours[condition], label=condition, s=26, alpha=0.8
-            )
-        axis.set(xlim=(-0.02, 1.04), ylim=(-0.02, 1.04), title=_cell_name(cells, model, task), aspect="equal")
+            # A ring around what lies in the same place.
+            ring = {"facecolors": "none", "edgecolors": colours[condition], "s": 60, "linewidths": 1.4}
+            look = ring if condition == "control" else {"color": colours[condition], "s": 24, "alpha": 0.8}
+            axis.scatter(dots["end_reward"], dots["end_score"], label=condition, zorder=3, **look)
+        axis.set(xlim=(-0.03, 1.04), ylim=(-0.03, 1.04), aspect="equal")
+    for axis in axes[-1]:
         axis.set_xlabel("reward at the end")
-    np.atleast_1d(axes)[0].set_ylabel("accuracy at the end")
-    legend(figure, np.atleast_1d(axes)[0])
+    label_rows(study, axes, "score at the end")
+    legend(figure, axes)
     save(figure, data, path)
     plt.close(figure)
 
@@ -124,24 +131,3 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
         return mean, mean, mean, count
     half = float(stats.t.ppf(0.5 + level / 2, count - 1) * stats.sem(values))
     return mean, mean - half, mean + half, count
-
-
-def _cells(table: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(table[["model", "task"]].drop_duplicates().itertuples(index=False, name=None))
-
-
-def _cell_name(cells: Sequence[tuple[str, str]], model: str, task: str) -> str:
-    return task if len({other for other, _ in cells}) == 1 else f"{model}\n{task}"
-
-
-def present(part: pd.DataFrame, conditions: Iterable[str]) -> list[str]:
-    """Those of some conditions that are in a table, in their order."""
-    there = set(part["condition"])
-    return [condition for condition in conditions if condition in there]
-
-
-def legend(figure: Figure, axis: Axes) -> None:
-    """One legend below the figure, of what is in one of its axes."""
-    handles, labels = axis.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(labels), frameon=False)
