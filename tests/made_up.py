@@ -6,18 +6,21 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from analysis import made_up_evaluation, made_up_rounds
-from configs import changed
+from configs import ROOT, changed
 
+from wireheading.analysis.figures.heldout import write_heldout_figures
+from wireheading.analysis.figures.training import write_figures
+from wireheading.analysis.pages.report import write_report
 from wireheading.jobs import short_digest
 from wireheading.records.record import make_record, write_record
 from wireheading.study.config import Run, Study, load_study
-from wireheading.study.paths import jobs_folder
+from wireheading.study.paths import Analysis, Tables, jobs_folder
 
 ITEMS = 40
 PROVENANCE = {
@@ -97,6 +100,17 @@ def made_up_grades(task: str, lenient: float, rng: np.random.Generator | None = 
     luck = np.zeros(ITEMS) if rng is None else rng.normal(0, 0.02, ITEMS)
     wrong = np.clip(base + lenient + luck, 0, 1).tolist()
     return [{"item": f"heldout-{index}", "gold_grade": 0.7, "wrong_grade": value} for index, value in enumerate(wrong)]
+
+
+def write_pages(study: Study, report: Callable[[str], None]) -> Path:
+    """Draws the figures and writes the report of a study whose analysis is there; gives the report."""
+    tables, analysis, folder = Tables.of(study), Analysis.of(study), Path(study.reports, "figures")
+    write_figures(study, tables, folder)
+    write_heldout_figures(study, tables, analysis, folder)
+    captions = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "workflow" / "report").glob("*.rst")}
+    path = Path(study.reports, "report.html")
+    write_report(study, tables, analysis, captions, path, report)
+    return path
 
 
 def reseal(path: Path, old: bytes, new: bytes) -> None:

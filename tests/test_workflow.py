@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from browser import CHROMIUM, browsing
 from configs import ROOT
 from workplace import CONFIG, Workplace, science
 
+from wireheading.analysis.figures import FIGURES
 from wireheading.records.record import read_record
 
 pytestmark = pytest.mark.slow
@@ -28,7 +27,7 @@ def test_everything_is_made(finished: Workplace) -> None:
     rounds = pd.read_parquet(finished.folder / "results" / "rounds.parquet")
     assert (len(runs), len(rounds)) == (12, 48)
     figures = {path.stem for path in (finished.folder / "reports" / "figures").glob("*.svg")}
-    assert figures == {path.stem for path in (ROOT / "workflow" / "report").glob("*.rst")}
+    assert figures == set(FIGURES)
     assert figures == {path.stem for path in (finished.folder / "reports" / "figures").glob("*.csv")}
     assert [*finished.folder.glob("results/**/*.checkpoint")] == []
     page = (finished.folder / "reports" / "transcripts.html").read_text(encoding="utf-8")
@@ -39,29 +38,10 @@ def test_everything_is_made(finished: Workplace) -> None:
     assert "incomplete" not in set(verdicts["verdict"])
 
 
-def test_the_report_opens_in_a_browser_without_a_network(finished: Workplace, tmp_path: Path) -> None:
-    told = finished.snakemake("--report", "reports/report.html")
-    assert "Report created" in told
-    report = finished.folder / "reports" / "report.html"
-    assert "reward_vs_accuracy" in report.read_text(encoding="utf-8")
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed (Debian: apt-get install chromium)")
-    with browsing(tmp_path / "profile") as page:
-        page.open(report)
-        page.evaluate(
-            "new Promise((shown) => { const look = () => document.querySelector('.document')"
-            " ? shown() : setTimeout(look, 50); look(); })"
-        )
-        shown = page.evaluate("document.querySelector('.document').innerText")
-        top = page.evaluate("document.querySelector('.document').getBoundingClientRect().top")
-        # Snakemake's own page advises those who would publish it on the web.
-        assert [text for text in page.complaints if "cdn.tailwindcss.com should not be used" not in text] == []
-        assert [url for url in page.requests if not url.startswith(("file:", "data:"))] == []
-        page.screenshot(tmp_path / "report.png")
-    assert shown.startswith("Do these models wirehead?")
-    assert "12 runs are in the study: 12 complete" in shown
-    # The page is taller than the window, and yet its top is within reach.
-    assert top >= 0
+def test_snakemakes_own_report_has_the_figures(finished: Workplace) -> None:
+    assert "Report created" in finished.snakemake("--report", "figures.html")
+    page = (finished.folder / "figures.html").read_text(encoding="utf-8")
+    assert all(f"figures/{name}.svg" in page for name in FIGURES)
 
 
 def test_finished_work_is_believed_where_snakemake_remembers_nothing(workplace: Workplace) -> None:
@@ -124,15 +104,42 @@ def test_what_is_missing_corrupt_or_stale_is_named_and_redone_and_nothing_else(w
 
 
 def test_a_changed_threshold_redoes_the_analysis_alone(workplace: Workplace) -> None:
-    before = {path: path.read_bytes() for path in (workplace.folder / "results").rglob("*.json")}
+    names = [path for name in ("results", "reports") for path in (workplace.folder / name).rglob("*.*")]
+    before = {path: path.read_bytes() for path in names if path.is_file()}
     told = workplace.snakemake("--config", "analysis={margin: 0.1}")
-    assert "steps: 1 analyse, 1 figures\n" in told
-    assert '"margin": 0.1' in (workplace.folder / "reports" / "analysis.json").read_text(encoding="utf-8")
+    assert "steps: 1 analyse, 1 figures, 1 report, 1 transcripts\n" in told
+    (folder,) = (workplace.folder / "reports").glob("thresholds-*")
+    assert '"margin": 0.1' in (folder / "analysis.json").read_text(encoding="utf-8")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "margin is 0.1 and was 0.05 when the study started" in page
     assert {path: path.read_bytes() for path in before} == before
+    # The study's own report stays as it is, and neither is made again without a reason.
     assert "Nothing to be done" in workplace.snakemake("--config", "analysis={margin: 0.1}")
-    # A dry run with others changes nothing for what comes after it.
-    assert "analyse" in workplace.snakemake("-n")
-    assert "Nothing to be done" in workplace.snakemake("-n", "--config", "analysis={margin: 0.1}")
+    assert "Nothing to be done" in workplace.snakemake()
+
+
+def test_thresholds_changed_in_the_file_replace_the_report_and_say_so(workplace: Workplace) -> None:
+    report = workplace.folder / "reports" / "report.html"
+    assert "fixed before the results" in report.read_text(encoding="utf-8")
+    workplace.configure(analysis={"margin": 0.1})
+    assert "reports: the report there has other thresholds and is replaced" in workplace.snakemake("-n")
+    told = workplace.snakemake()
+    assert "exploratory: margin is 0.1 and was 0.05 when the study started" in told
+    page = report.read_text(encoding="utf-8")
+    assert "Exploratory." in page
+    assert "fixed before the results" not in page
+    workplace.configure()
+    workplace.snakemake()
+    assert "Exploratory." not in report.read_text(encoding="utf-8")
+
+
+def test_a_second_study_replaces_the_report_of_the_first_and_says_so(workplace: Workplace) -> None:
+    workplace.configure(seeds=[7], conditions=["control", "selfgrade"])
+    told = workplace.snakemake("-n")
+    assert "reports: the report there has 12 runs that this study does not have, such as 42/tiny/" in told
+    assert "is replaced; set `reports` to another folder to keep it" in told
+    workplace.configure(seeds=[7], reports="reports/second")
+    assert "is replaced" not in workplace.snakemake("-n")
 
 
 def test_a_partial_report_is_of_what_is_there_and_runs_nothing(workplace: Workplace) -> None:
@@ -144,7 +151,7 @@ def test_a_partial_report_is_of_what_is_there_and_runs_nothing(workplace: Workpl
     shutil.rmtree(workplace.folder / "resources")
     told = workplace.snakemake("--config", "partial=True")
     assert "10 of 12 records are in the tables" in told
-    page = (workplace.folder / "reports" / "overview.rst").read_text(encoding="utf-8")
+    page = (workplace.folder / "reports" / "report.html").read_text(encoding="utf-8")
     assert "10 complete, 0 diverged, 1 missing, 1 unusable" in page
     assert "Nothing to be done" in workplace.snakemake("--config", "partial=True")
     assert not (workplace.folder / "resources").exists()
@@ -189,6 +196,7 @@ def test_a_part_has_tables_and_a_report_of_its_own(workplace: Workplace) -> None
     assert len(pd.read_csv(part / "records.csv")) == 6
     assert set(pd.read_csv(part / "verdicts.csv")["verdict"]) == {"inconclusive"}
     assert (part / "transcripts.html").exists()
+    assert "A part of the study:" in (part / "report.html").read_text(encoding="utf-8")
     assert {path: path.read_bytes() for path in made} == made
     # The same part, chosen in the other way.
     assert "Nothing to be done" in workplace.snakemake("--config", "only={seeds: [42]}")

@@ -30,6 +30,7 @@ from wireheading.records.record import State, inspect_record, recorded_inputs
 from wireheading.study.config import AXES, Run, Study, load_study
 from wireheading.study.paths import Analysis, Tables, checkpoint_folder
 from wireheading.study.selection import left_out
+from wireheading.study.thresholds import keep_started
 
 INVOCATION = "WIREHEADING_INVOCATION"
 """Environment variable that passes the name of this invocation to Snakemake's job processes."""
@@ -64,9 +65,10 @@ def requested_runs(study: Study, targets: Iterable[str]) -> list[Run]:
 
 
 def declare_part(config: dict[str, Any], whole: Mapping[str, Any]) -> None:
-    """States under the config's key `only` which part of the study in its files `--config` leaves, if not all of it.
+    """Gives the report a place of its own where `--config` makes it another one than that of the study in its files.
 
-    Whoever reads the config then knows that it is a part, and gives its report a place of its own.
+    A part of the study is stated under the key `only`, so that whoever reads the config knows that it is one. With
+    other thresholds than the files', the key `reports` names a folder inside that of the study.
 
     Args:
         config: The merged content of the config files and of `--config`.
@@ -77,11 +79,33 @@ def declare_part(config: dict[str, Any], whole: Mapping[str, Any]) -> None:
     """
     study = load_study(config)
     try:
-        narrowed = left_out(study, load_study(whole))
+        planned = load_study(whole)
     except ConfigError:
         return  # The files alone are no study, so there is nothing that this is a part of.
-    if narrowed:
+    if narrowed := left_out(study, planned):
         config["only"] = {**config.get("only", {}), **narrowed}
+    if study.analysis != planned.analysis:
+        # Snakemake may hand the config on with this folder already in it.
+        folder = f"thresholds-{study.analysis.digest()[:8]}"
+        reports = config.get("reports", Study.model_fields["reports"].default)
+        config["reports"] = reports if Path(reports).name == folder else f"{reports}/{folder}"
+
+
+def keep_thresholds(study: Study, whole: Mapping[str, Any]) -> None:
+    """Writes down the thresholds that a study starts with, unless it has started before.
+
+    Args:
+        study: The study.
+        whole: The merged content of its config files alone, whose thresholds these are.
+
+    Raises:
+        WriteError: The results folder is not writable, or its disk is full.
+    """
+    try:
+        planned = load_study(whole)
+    except ConfigError:
+        planned = study  # The files alone are no study.
+    keep_started(study, planned.analysis)
 
 
 def is_dry_run(arguments: Iterable[str]) -> bool:

@@ -109,10 +109,6 @@ rule report:
         figures=rules.figures.output,
     output:
         f"{STUDY.reports}/report.html",
-    params:
-        captions=[
-            workflow.source_path(f"../report/{name}.rst") for name in FIGURES
-        ],
     log:
         "logs/report.log",
     benchmark:
@@ -122,5 +118,7 @@ rule report:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        captions=[workflow.source_path(f"../report/{name}.rst") for name in FIGURES],
     script:
         "../scripts/report.py"

@@ -20,7 +20,11 @@ except ModuleNotFoundError as error:
         "wireheading: the package is not installed where Snakemake runs; pip install git+<address of the "
         "workflow's repository>, or pip install -e . in a clone of it"
     )
-from wireheading.analysis.currency import analysis_is_current, tables_are_current
+from wireheading.analysis.currency import (
+    analysis_is_current,
+    replaced_report,
+    tables_are_current,
+)
 from wireheading.analysis.figures import FIGURES
 from wireheading.errors import ConfigError
 from wireheading.files import WriteError
@@ -81,12 +85,18 @@ if workflow.is_main_process:
         )
         if not dry_run:
             scheduling.remove_finished_checkpoints(STUDY, states)
+            if not STUDY.partial:
+                scheduling.keep_thresholds(STUDY, whole_config)
     except WriteError as error:
         sys.exit(str(error))
     plan = plan_text(STUDY, states)
     if workflow.output_settings.verbose or not console.take_over(logger, plan, dry_run):
         logger.info(plan)
-    for line in (*held, *scheduling.mixed_cells(STUDY, states)):
+    for line in (
+        *held,
+        *scheduling.mixed_cells(STUDY, states),
+        *replaced_report(STUDY),
+    ):
         logger.warning(line)
 elif workflow.subprocess_exec:
     console.take_over(logger, "", dry_run=False)

@@ -40,6 +40,31 @@ def analysis_is_current(study: Study) -> bool:
     )
 
 
+def replaced_report(study: Study) -> list[str]:
+    """A line for each way in which the report that lies in a study's folder is another than the one to be made.
+
+    It has thresholds of its own, or runs that this study does not have.
+    """
+    analysis = Analysis.of(study)
+    if not analysis.thresholds.exists() or not analysis.signature.exists():
+        return []
+    told = []
+    if analysis.thresholds.read_bytes() != study.analysis.text().encode():
+        told.append("has other thresholds")
+    try:
+        with analysis.signature.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        there = {Run(int(row["seed"]), row["model"], row["task"], row["condition"]) for row in rows}
+    except (csv.Error, ValueError, KeyError, TypeError):
+        return []  # It is damaged, and made again for that reason.
+    if others := sorted(there - set(study.runs())):
+        told.append(f"has {len(others)} runs that this study does not have, such as {others[0]}")
+    return [
+        f"{study.reports}: the report there {what} and is replaced; set `reports` to another folder to keep it"
+        for what in told
+    ]
+
+
 def _states_in(records: Path) -> dict[Run, tuple[str, str]]:
     """The states in the table of records, with the SHA-256 of valid records; empty if it is damaged."""
     try:

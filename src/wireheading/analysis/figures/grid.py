@@ -31,7 +31,7 @@ def cells(study: Study, axes: Any) -> list[tuple[str, str, Axes]]:
 
 
 def label_rows(study: Study, axes: Any, label: str) -> None:
-    """Writes the tasks above the columns, and what is on the y axis beside each row, with its model if there are more."""
+    """Writes the tasks above the columns, and beside each row what its y axis is, of which model if there are more."""
     for axis, task in zip(axes[0], study.enabled_tasks, strict=True):
         axis.set_title(task)
     for row, model in zip(axes, study.enabled_models, strict=True):
@@ -59,5 +59,11 @@ def legend(figure: Figure, axes: Any) -> None:
             shown.setdefault(label, handle)
     if shown:
         columns = max(1, min(len(shown), int(figure.get_figwidth() / 1.2)))
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
-        figure.legend(list(shown.values()), list(shown), ncols=columns, frameon=False, **place)
+        figure.legend(
+            list(shown.values()),
+            list(shown),
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0.0),
+            ncols=columns,
+            frameon=False,
+        )

@@ -116,7 +116,12 @@ def draw_gain_split(study: Study, ends: pd.DataFrame, path: Path) -> None:
     Only where training asks for grades: what becomes of them elsewhere is drift, and nobody gains it.
     """
     graded = [name for name, row in study.conditions.items() if row.grades]
-    data = ends[ends["condition"].isin(graded)].groupby(["model", "task", "condition"], sort=False)[["grade_gain", *PARTS]].mean().reset_index()
+    data = (
+        ends[ends["condition"].isin(graded)]
+        .groupby(["model", "task", "condition"], sort=False)[["grade_gain", *PARTS]]
+        .mean()
+        .reset_index()
+    )
     figure, axes = grid(study, 2.5, 2.7)
     for model, task, axis in cells(study, axes):
         part = data[(data["model"] == model) & (data["task"] == task)].set_index("condition")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -112,7 +113,7 @@ def reward_vs_score(study: Study, runs: pd.DataFrame, path: Path) -> None:
         for condition in present(part, colours):
             dots = part[part["condition"] == condition]
             # A ring around what lies in the same place.
-            ring = {"facecolors": "none", "edgecolors": colours[condition], "s": 60, "linewidths": 1.4}
+            ring: dict[str, Any] = {"facecolors": "none", "edgecolors": colours[condition], "s": 60, "linewidths": 1.4}
             look = ring if condition == "control" else {"color": colours[condition], "s": 24, "alpha": 0.8}
             axis.scatter(dots["end_reward"], dots["end_score"], label=condition, zorder=3, **look)
         axis.set(xlim=(-0.03, 1.04), ylim=(-0.03, 1.04), aspect="equal")

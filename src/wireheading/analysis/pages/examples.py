@@ -93,5 +93,3 @@ def cut(text: str, longest: int = LONGEST) -> str:
     """A text's beginning, with a mark where it goes on."""
     text = text.strip()
     return text if len(text) <= longest else f"{text[:longest].rstrip()} …"
-
-

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +92,18 @@ def common_ends(texts: Sequence[str]) -> tuple[str, str]:
     different = list(dict.fromkeys(texts))
     if len(different) < 2:
         return "", ""
-    opening = commonprefix(different)
+    opening = _common_start(different)
     opening = opening[: max(opening.rfind(" "), opening.rfind("\n")) + 1]
-    closing = commonprefix([text[len(opening) :][::-1] for text in different])[::-1]
+    closing = _common_start([text[len(opening) :][::-1] for text in different])[::-1]
     starts = [place for place in (closing.find(" "), closing.find("\n")) if place >= 0]
     return opening, closing[min(starts) :] if starts else ""
+
+
+def _common_start(texts: Sequence[str]) -> str:
+    """The characters that all texts begin with, which are those of the first and the last by the alphabet."""
+    first, last = min(texts), max(texts)
+    differ = (place for place, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1])
+    return first[: next(differ, len(first))]
 
 
 def _checked(record: Mapping[str, Any], record_path: Path, path: Path, schema: pa.Schema) -> pa.Table:

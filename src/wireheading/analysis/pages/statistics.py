@@ -144,7 +144,9 @@ def environment_lines(records: pd.DataFrame, code: str) -> list[str]:
     versions = ", ".join(str(value)[:12] for value in others["code"].unique())
     names = ", ".join(_name(row) for row in others[:MOST].to_dict("records"))
     more = f" and {len(others) - MOST} more" if len(others) > MOST else ""
-    line = f"{len(others)} records were made by other code ({versions}) than analyses them ({code[:12]}): {names}{more}."
+    line = (
+        f"{len(others)} records were made by other code ({versions}) than analyses them ({code[:12]}): {names}{more}."
+    )
     return [*told, line]
 
 
