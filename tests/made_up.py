@@ -14,6 +14,7 @@ import numpy as np
 from analysis import made_up_evaluation, made_up_rounds
 from configs import ROOT, changed
 
+from wireheading.analysis.figures import FIGURES
 from wireheading.analysis.figures.heldout import write_heldout_figures
 from wireheading.analysis.figures.training import write_figures
 from wireheading.analysis.pages.report import write_report
@@ -102,11 +103,17 @@ def made_up_grades(task: str, lenient: float, rng: np.random.Generator | None = 
     return [{"item": f"heldout-{index}", "gold_grade": 0.7, "wrong_grade": value} for index, value in enumerate(wrong)]
 
 
-def write_pages(study: Study, report: Callable[[str], None]) -> Path:
-    """Draws the figures and writes the report of a study whose analysis is there; gives the report."""
+def write_pages(study: Study, report: Callable[[str], None], drawn: bool = True) -> Path:
+    """Writes the report of a study whose analysis is there, with its figures or with empty ones; gives the report."""
     tables, analysis, folder = Tables.of(study), Analysis.of(study), Path(study.reports, "figures")
-    write_figures(study, tables, folder)
-    write_heldout_figures(study, tables, analysis, folder)
+    if drawn:
+        write_figures(study, tables, folder)
+        write_heldout_figures(study, tables, analysis, folder)
+        assert {path.stem for path in folder.iterdir()} == set(FIGURES)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in FIGURES:
+            (folder / f"{name}.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     captions = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "workflow" / "report").glob("*.rst")}
     path = Path(study.reports, "report.html")
     write_report(study, tables, analysis, captions, path, report)

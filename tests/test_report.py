@@ -15,7 +15,6 @@ import pytest
 from made_up import PROVENANCE, few_runs, write_pages, write_runs
 
 from wireheading.analysis.costs import costs
-from wireheading.analysis.figures import FIGURES
 from wireheading.analysis.report import write_analysis
 from wireheading.analysis.tables import write_csv, write_tables
 from wireheading.check import check_records
@@ -27,16 +26,14 @@ from wireheading.study.paths import Analysis, Tables
 from wireheading.study.thresholds import keep_started
 
 
-def analyse(study: Study) -> tuple[str, pd.DataFrame, list[str]]:
+def analyse(study: Study, drawn: bool = False) -> tuple[str, pd.DataFrame, list[str]]:
     """Makes everything of a study's records: the text of the report, the verdicts by task, and what was told."""
     told: list[str] = []
     tables, analysis = Tables.of(study), Analysis.of(study)
     keep_started(study, study.analysis)
     write_tables(study, tables, told.append)
     write_analysis(study, tables, analysis, Path("nowhere"), told.append)
-    page = write_pages(study, told.append).read_text(encoding="utf-8")
-    folder = Path(study.reports, "figures")
-    assert {path.name for path in folder.iterdir()} == {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "csv")}
+    page = write_pages(study, told.append, drawn).read_text(encoding="utf-8")
     return shown(page), pd.read_csv(analysis.verdicts).set_index("task"), told
 
 
@@ -56,7 +53,7 @@ def change(study: Study, run: Run, /, **changes: Any) -> None:
 def test_a_whole_study(tmp_path: Path) -> None:
     study = few_runs(tmp_path, seeds=[1, 2, 3, 4])
     write_runs(study, {"selfgrade": 0.5})
-    page, verdicts, told = analyse(study)
+    page, verdicts, told = analyse(study, drawn=True)
     assert verdicts["verdict"].tolist() == ["wireheading"] * 3
     assert "36 runs are in the study: 36 complete, 0 diverged, 0 missing, 0 unusable." in page
     assert "None." in page
@@ -75,7 +72,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         study = few_runs(tmp_path / name)
         write_runs(study)
-        analyse(study)
+        analyse(study, drawn=True)
         files = sorted(path for folder in (study.results, study.reports) for path in Path(folder).rglob("*.*"))
         contents.append({path.name: path.read_bytes() for path in files})
     assert contents[0] == contents[1]
@@ -86,7 +83,7 @@ def test_runs_that_diverged_in_the_first_round_are_named_and_analysed(tmp_path: 
     study = few_runs(tmp_path)
     runs = study.runs()
     write_runs(study, diverged=runs[:5], last=0)
-    page, verdicts, _ = analyse(study)
+    page, verdicts, _ = analyse(study, drawn=True)
     assert f"{len(runs) - 5} complete, 5 diverged" in page
     assert len(verdicts) == 3
 
@@ -175,7 +172,7 @@ def test_an_empty_cell_and_an_empty_study(tmp_path: Path) -> None:
     assert verdicts["verdict"].tolist() == ["wireheading", "incomplete", "wireheading"]
     assert "24 complete, 0 diverged, 12 missing" in page
     empty = few_runs(tmp_path / "empty")
-    page, verdicts, _ = analyse(empty)
+    page, verdicts, _ = analyse(empty, drawn=True)
     assert set(verdicts["verdict"]) == {"incomplete"}
     assert "No record says how long it took." in page
 
@@ -233,10 +230,10 @@ def test_what_is_told_is_text_and_never_markup(tmp_path: Path) -> None:
     analyse(study)
     tables = Tables.of(study)
     records = pd.read_csv(tables.records).astype({"problem": object})
-    text = "{{ config }} <b> <script>alert(1)</script> &amp; \"'"
+    text = "{{ config }} <b> <script>alert(1)</script> &amp;"
     records.loc[0, ["state", "problem"]] = ["diverged", text]
     write_csv(tables.records, records)
-    page = write_pages(study, lambda _: None).read_text(encoding="utf-8")
+    page = write_pages(study, lambda _: None, drawn=False).read_text(encoding="utf-8")
     assert f"<td>{html.escape(text)}</td>" in page
     assert "<script" not in page
 
@@ -247,7 +244,7 @@ def test_tables_hold_no_formula_of_a_foreign_record(tmp_path: Path) -> None:
     write_runs(study)
     formulas = {"device": '=HYPERLINK("http://x.invalid","y")', "python": "+1", "torch": "@SUM(A1)", "numpy": "-1+2"}
     change(study, study.runs()[0], provenance=PROVENANCE | formulas)
-    analyse(study)
+    analyse(study, drawn=True)
     paths = sorted(Path(tmp_path).rglob("*.csv"))
     assert len(paths) > 10
     for path in paths:

@@ -146,8 +146,8 @@ def test_a_text_is_cut_in_its_middle_or_left_alone(text: str, length: int) -> No
 
 @given(st.text() | st.sampled_from(HOSTILE))
 def test_no_text_can_end_the_element_it_is_in(text: str) -> None:
-    page = page_within({"prompts": [text], "runs": []}, LARGEST_PAGE)
-    assert embedded(page)["prompts"] == [text]
+    page = page_within({"texts": [text], "runs": []}, LARGEST_PAGE)
+    assert embedded(page)["texts"] == [text]
     start = page.index(b'id="content">') + len(b'id="content">')
     content = page[start : page.index(b"</script>", start)]
     assert not set("<>&\u2028\u2029") & set(content.decode())
@@ -164,6 +164,7 @@ def test_a_run_is_shown_by_some_of_its_rounds_and_prompts_are_kept_once(tmp_path
     control, selfgrade = content["runs"][:2]
     assert [run["condition"] for run in (control, selfgrade)] == ["control", "selfgrade"]
     assert control["round"] == evenly_spaced(200, 50)
+    assert (control["onset"], selfgrade["onset"]) == (None, None)
     assert set(control["grade"]) == {None}
     # The twenty furthest: the two of gap 1, and of those with gap 0.5 the earliest.
     assert [index for index, far in zip(selfgrade["round"], selfgrade["furthest"], strict=True) if far] == [
@@ -171,8 +172,9 @@ def test_a_run_is_shown_by_some_of_its_rounds_and_prompts_are_kept_once(tmp_path
         77,
     ]
     assert selfgrade["response"][selfgrade["round"].index(77)] == "far"
-    assert content["prompts"][selfgrade["prompt"][0]] == "Prompt 0?"
-    assert len(set(content["prompts"])) == len(content["prompts"])
+    assert (selfgrade["opening"], selfgrade["closing"]) == ("Prompt ", "")
+    assert content["texts"][selfgrade["prompt"][0]] == "0?"
+    assert len(set(content["texts"])) == len(content["texts"])
     assert (content["problems"], content["reduced"], content["text_limit"]) == ([], False, None)
 
 
@@ -243,7 +245,7 @@ def test_texts_are_cut_evenly_to_the_longest_that_fits(tmp_path: Path, limit: in
     length = held["text_limit"]
     assert length > 0
     assert held["runs"][0]["response"][0] == shortened("Ä<" * 3_000, length)
-    assert held["prompts"][0] == shortened(content["prompts"][0], length)
+    assert held["texts"][0] == shortened(content["texts"][0], length)
     with pytest.raises(InputError, match="fewer runs"):
         page_within(content, 300_000)
 

@@ -120,14 +120,14 @@ def test_a_changed_threshold_redoes_the_analysis_alone(workplace: Workplace) -> 
 
 def test_thresholds_changed_in_the_file_replace_the_report_and_say_so(workplace: Workplace) -> None:
     report = workplace.folder / "reports" / "report.html"
-    assert "fixed before the results" in report.read_text(encoding="utf-8")
+    assert "The rule and its thresholds were fixed before" in report.read_text(encoding="utf-8")
     workplace.configure(analysis={"margin": 0.1})
     assert "reports: the report there has other thresholds and is replaced" in workplace.snakemake("-n")
     told = workplace.snakemake()
     assert "exploratory: margin is 0.1 and was 0.05 when the study started" in told
     page = report.read_text(encoding="utf-8")
     assert "Exploratory." in page
-    assert "fixed before the results" not in page
+    assert "The rule and its thresholds were fixed before" not in page
     workplace.configure()
     workplace.snakemake()
     assert "Exploratory." not in report.read_text(encoding="utf-8")

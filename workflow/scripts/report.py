@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reporting import reporting
-
 from wireheading.analysis.pages.report import write_report
+from wireheading.reporting import reporting
 from wireheading.study.config import load_study
 from wireheading.study.paths import Analysis, Tables
 

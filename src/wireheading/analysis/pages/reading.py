@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wireheading.records.record import RecordError, read_record
-from wireheading.records.transcripts import HELDOUT_SCHEMA, SCHEMA
+from wireheading.records.transcripts import HELDOUT_SCHEMA, SCHEMA, transcript_bytes
 from wireheading.study.config import Run, Study
 from wireheading.study.paths import heldout_path, transcript_path
 from wireheading.tasks import TASKS
@@ -107,16 +107,7 @@ def _common_start(texts: Sequence[str]) -> str:
 
 
 def _checked(record: Mapping[str, Any], record_path: Path, path: Path, schema: pa.Schema) -> pa.Table:
-    if path.name not in record["transcripts"]:
-        raise RecordError(f"{record_path}: names no transcript; run it again to have one")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise RecordError(f"{path}: no such transcript; remove {record_path.name} to run it again") from None
-    if hashlib.sha256(data).hexdigest() != record["transcripts"][path.name]:
-        raise RecordError(
-            f"{path}: is not the transcript that its record names (SHA-256); remove {record_path.name} to run it again"
-        )
+    data = transcript_bytes(record_path, record, path)
     try:
         return _columns_in(data, schema)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:

@@ -42,7 +42,7 @@ def verdict_table(verdicts: pd.DataFrame) -> Table:
     """The three questions of each model and task."""
     header = ("model", "task", "verdict", "unearned reward", "leniency − control", "score − control",
               "largest part of the gain", "p (Holm)", "readable", "cut off")  # fmt: skip
-    return Table(header, [_verdict(row) for row in verdicts.fillna({"largest_part": ""}).to_dict("records")])
+    return Table(header, [_verdict(row) for row in verdicts.to_dict("records")])
 
 
 def signature_table(signatures: pd.DataFrame) -> Table:
@@ -160,7 +160,7 @@ def states_line(records: pd.DataFrame) -> str:
 
 
 def _verdict(row: Row) -> list[str]:
-    largest = row["largest_part"]
+    largest = "" if _absent(row["largest_part"]) else row["largest_part"]
     return [
         row["model"],
         row["task"],

@@ -18,14 +18,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from wireheading.analysis.onset import onset
+from wireheading.analysis.pages.reading import common_ends, gold_answer, read_heldout, read_items, read_transcript
 from wireheading.errors import InputError
 from wireheading.files import replacing
-from wireheading.records.record import RecordError, read_record
-from wireheading.records.transcripts import SCHEMA, transcript_bytes
+from wireheading.records.record import RecordError
 from wireheading.study.config import Run, Study
-from wireheading.study.paths import transcript_path
+from wireheading.tasks import TASKS, render_prompt
 
 LARGEST_PAGE = 20_000_000
 """Bytes that the page may have, whatever the size of the study."""
@@ -36,14 +36,17 @@ EVENLY_SPACED = 50
 DISAGREEMENTS = 20
 """Rounds with the largest |grade − score| that are shown of each run besides."""
 
+PAIRS = 10
+"""Held-out items that are shown of each run, before training and at its end."""
+
 MOST_ROUNDS = 20_000
 """Rounds shown of all runs together, so that about a thousand bytes are left for each."""
 
 MOST_PROBLEMS = 1_000
 """Runs left out that the page names; further ones are counted."""
 
-COLUMNS = ("round", "response", "grade_text", "grade", "score", "reward", "parse_status", "truncated")
-"""Columns of a transcript that the page has for each run; prompts are kept once for all runs that share them."""
+COLUMNS = ("round", "item", "response", "grade_text", "grade", "score", "reward", "parse_status", "truncated")
+"""Columns of a transcript that the page has for each run; prompts and right answers are kept once for all runs."""
 
 TEXTS = ("response", "grade_text")
 """Those of the columns that are cut in the middle where a large study's page would be too large."""
@@ -63,12 +66,14 @@ def write_transcript_page(study: Study, path: Path, report: Callable[[str], None
     runs = study.runs()
     asked = [runs[index] for index in evenly_spaced(len(runs), MOST_ROUNDS)]
     evenly, largest = rounds_of_each(len(asked))
-    prompts: dict[str, int] = {}
+    reduced = (evenly, largest) != (EVENLY_SPACED, DISAGREEMENTS)
+    pairs = 0 if reduced else PAIRS
+    texts: dict[str, int] = {}
     excerpts: list[dict[str, Any]] = []
     problems: list[str] = []
     for run in asked:
         try:
-            excerpts.append(_excerpt(study, run, evenly, largest, prompts))
+            excerpts.append(_excerpt(study, run, evenly, largest, pairs, texts))
         except RecordError as error:
             problems.append(str(error))
             report(str(error))
@@ -77,9 +82,10 @@ def write_transcript_page(study: Study, path: Path, report: Callable[[str], None
         "asked": len(runs),
         "evenly": evenly,
         "largest": largest,
-        "reduced": (evenly, largest) != (EVENLY_SPACED, DISAGREEMENTS),
+        "pairs": pairs,
+        "reduced": reduced,
         "problems": problems[:MOST_PROBLEMS],
-        "prompts": list(prompts),
+        "texts": list(texts),
         "runs": excerpts,
     }
     page = page_within(content, LARGEST_PAGE)
@@ -132,7 +138,7 @@ def page_within(content: Mapping[str, Any], limit: int) -> bytes:
         return page
     longest = max(
         len(text or "")
-        for texts in (content["prompts"], *(run[column] for run in content["runs"] for column in TEXTS))
+        for texts in (content["texts"], *(run[column] for run in content["runs"] for column in TEXTS))
         for text in texts
     )
     shell = len(_page({}))
@@ -152,49 +158,75 @@ def shortened(text: str, length: int) -> str:
     return cut if len(cut) < len(text) else text
 
 
-def _excerpt(study: Study, run: Run, evenly: int, largest: int, prompts: dict[str, int]) -> dict[str, Any]:
-    """What the page has of a run; prompts seen for the first time are added to `prompts`, with their places."""
-    record_path = study.record_path(run)
-    record = read_record(record_path, study.digest(run))
-    path = transcript_path(record_path)
-    data = transcript_bytes(record_path, record, path)
-    try:
-        table = _rounds_in(data)
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise RecordError(f"{path}: is no transcript ({error}); remove {record_path.name} to run it again") from None
+def _excerpt(study: Study, run: Run, evenly: int, largest: int, pairs: int, texts: dict[str, int]) -> dict[str, Any]:
+    """What the page has of a run; texts that runs share and are seen for the first time are added to `texts`."""
+    record, table = read_transcript(study, run)
+    row = study.conditions[run.condition]
+    begun = _onset(study, table) if row.reward == "grade" else None
     even = set(evenly_spaced(len(table), evenly))
     far = set(largest_disagreements(table["grade"].to_pylist(), table["score"].to_pylist(), largest))
-    chosen = sorted(even | far)
+    chosen = sorted(even | far | ({begun} - {None}))
+    opening, closing = common_ends(table["prompt"].to_pylist())
+    items = read_items(study, run.task, "train", record["inputs"])
     rows = table.take(chosen).to_pydict()
-    return {
+    bodies = [prompt[len(opening) : len(prompt) - len(closing)] for prompt in rows["prompt"]]
+    excerpt = {
         **run._asdict(),
-        "grader": study.conditions[run.condition].grader,
+        "grader": row.grader,
         "grading_prompt": study.tasks[run.task].grading_prompt,
         "status": record["status"],
         "problem": record["problem"],
         "rounds": len(table),
+        "onset": begun,
+        "opening": opening,
+        "closing": closing,
+        "held": [""] * len(chosen),
         "evenly": [index in even for index in chosen],
         "furthest": [index in far for index in chosen],
-        "prompt": [prompts.setdefault(prompt, len(prompts)) for prompt in rows["prompt"]],
+        "prompt": [_place(body, texts) for body in bodies],
+        "gold": [_place(gold_answer(run.task, items.get(item)), texts) for item in rows["item"]],
         **{column: rows[column] for column in COLUMNS},
     }
+    held = _pairs(study, run, record, pairs, texts)
+    return {name: [*value, *held[name]] if name in held else value for name, value in excerpt.items()}
 
 
-def _rounds_in(data: bytes) -> pa.Table:
-    """The columns of a transcript that the page has, and the prompts.
+def _pairs(
+    study: Study, run: Run, record: Mapping[str, Any], count: int, texts: dict[str, int]
+) -> dict[str, list[Any]]:
+    """The first held-out items before training and at its end: columns as those of the rounds."""
+    if not count:
+        return {}
+    table = read_heldout(study, run, record)
+    start, end = (table.filter(pc.equal(table["round"], round_)).to_pylist() for round_ in (0, study.rounds))
+    at_end = {row["item"]: row for row in end}
+    items = read_items(study, run.task, "heldout", record["inputs"])
+    rows = [
+        {**row, "held": when, "evenly": False, "furthest": False, "reward": None}
+        | {"prompt": _place(_asked(study, run.task, items.get(row["item"]), row["item"]), texts)}
+        | {"gold": _place(gold_answer(run.task, items.get(row["item"])), texts)}
+        for before in start[:count]
+        if before["item"] in at_end
+        for when, row in (("start", before), ("end", at_end[before["item"]]))
+    ]
+    names = ("held", "evenly", "furthest", "prompt", "gold", *COLUMNS)
+    return {name: [row[name] for row in rows] for name in names}
 
-    Raises:
-        pa.ArrowException, OSError, ValueError, KeyError: It is another file.
-    """
-    schema = pa.schema([SCHEMA.field(name) for name in (*COLUMNS, "prompt")])
-    table = pq.read_table(pa.BufferReader(data)).select(schema.names).cast(schema)
-    for name in ("round", "prompt", "response", "score", "reward"):
-        if table[name].null_count:
-            raise ValueError(f"{name} is missing in a round")
-    for name in ("grade", "score", "reward"):
-        if pc.any(pc.is_nan(table[name])).as_py():
-            raise ValueError(f"{name} is not a number in a round")
-    return table
+
+def _onset(study: Study, table: pa.Table) -> int | None:
+    """The round from which a run's rewards were unearned."""
+    unearned = table["reward"].to_numpy() - table["score"].to_numpy()
+    return onset(unearned, study.analysis.onset_window, study.analysis.onset_threshold)
+
+
+def _asked(study: Study, task: str, item: Mapping[str, Any] | None, name: str) -> str:
+    """The prompt of a held-out item; its name where the items are not here."""
+    return f"(item {name})" if item is None else render_prompt(study.tasks[task].prompt, item, TASKS[task].FIELDS)
+
+
+def _place(text: str | None, texts: dict[str, int]) -> int | None:
+    """The place of a text among those that runs share; None for none."""
+    return None if text is None else texts.setdefault(text, len(texts))
 
 
 def _with_texts_within(content: Mapping[str, Any], length: int) -> dict[str, Any]:
@@ -206,7 +238,7 @@ def _with_texts_within(content: Mapping[str, Any], length: int) -> dict[str, Any
     return {
         **content,
         "text_limit": length,
-        "prompts": cut(content["prompts"]),
+        "texts": cut(content["texts"]),
         "runs": [{**run, **{column: cut(run[column]) for column in TEXTS}} for run in content["runs"]],
     }
 

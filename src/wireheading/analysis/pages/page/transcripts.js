@@ -4,7 +4,9 @@
 
 const content = JSON.parse(document.getElementById("content").textContent);
 const AXES = ["condition", "task", "model", "seed"];
-const TEXTS = ["prompt", "response", "grade_text"];
+const TEXTS = ["prompt", "response", "grade_text"]; // searched
+const SHOWN = [...TEXTS, "gold"];
+const NARROW = window.matchMedia("(max-width: 900px)");
 const IN_CELL = 400, IN_ARTICLE = 4000; // characters that are laid out before more are asked for
 const choices = document.getElementById("choices");
 let needle = new RegExp("", "g");
@@ -13,12 +15,15 @@ const rows = content.runs.flatMap((run) =>
   run.round.map((round, index) => {
     const [grade, score] = [run.grade[index], run.score[index]];
     return {
-      run, round, grade, score,
+      run, round, grade, score, index,
+      held: run.held[index],
+      item: run.item[index],
       condition: run.condition, task: run.task, model: run.model, seed: run.seed,
       evenly: run.evenly[index],
       furthest: run.furthest[index],
       gap: grade === null ? null : grade - score,
-      prompt: content.prompts[run.prompt[index]],
+      prompt: content.texts[run.prompt[index]],
+      gold: content.texts[run.gold[index]] ?? null,
       response: run.response[index],
       grade_text: run.grade_text[index],
       reward: run.reward[index],
@@ -63,18 +68,20 @@ const table = new Tabulator("#table", {
   selectableRows: 1,
   placeholder: "No round fits these choices.",
   initialSort: [{ column: "round", dir: "asc" }],
-  columnDefaults: { headerWordWrap: true, formatter: asText },
+  // Columns that do not fit are left out, those with the largest numbers first.
+  responsiveLayout: "hide",
+  columnDefaults: { headerWordWrap: true, formatter: asText, responsive: 3 },
   columns: [
     { title: "condition", field: "condition", width: 96 },
     { title: "task", field: "task", width: 112 },
     { title: "model", field: "model", width: 110 },
     { title: "seed", field: "seed", width: 66, ...numeric },
-    { title: "round", field: "round", width: 72, ...numeric },
-    { title: "prompt", field: "prompt", widthGrow: 3, minWidth: 150 },
-    { title: "response", field: "response", widthGrow: 3, minWidth: 130 },
+    { title: "round", field: "round", width: 66, responsive: 0, ...numeric },
+    { title: "prompt", field: "prompt", widthGrow: 3, minWidth: 150, responsive: 1 },
+    { title: "response", field: "response", widthGrow: 3, minWidth: 130, responsive: 0 },
     { title: "grade text", field: "grade_text", minWidth: 64 },
-    { title: "grade", field: "grade", formatter: asNumber, width: 64, ...numeric },
-    { title: "score", field: "score", formatter: asNumber, width: 64, ...numeric },
+    { title: "grade", field: "grade", formatter: asNumber, width: 64, responsive: 0, ...numeric },
+    { title: "score", field: "score", formatter: asNumber, width: 64, responsive: 0, ...numeric },
     { title: "grade − score", field: "gap", formatter: asGap, width: 92, headerSortStartingDir: "desc", ...numeric },
     { title: "reward", field: "reward", formatter: asNumber, width: 72, ...numeric },
     { title: "parse status", field: "parse_status", formatter: asStatus, width: 96 },
@@ -97,13 +104,13 @@ const GAPS = {
   ungraded: (gap) => gap === null,
 };
 
-function choose() {
+function choose(round) {
   const chosen = Object.fromEntries(new FormData(choices));
   needle = new RegExp(chosen.needle.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"), "gi");
   const least = Number(chosen.least);
   const fits = (row) =>
     AXES.every((axis) => chosen[axis] === "" || String(row[axis]) === chosen[axis]) &&
-    (chosen.why === "" || row[chosen.why]) &&
+    (chosen.why === "held" ? row.held !== "" : row.held === "" && (chosen.why === "" || row[chosen.why])) &&
     (chosen.gap === "" || GAPS[chosen.gap](row.gap)) &&
     // Two grades of one decimal are told apart by their tenths, not by their last bits.
     (least === 0 || (row.gap !== null && Math.abs(row.gap) > least - 1e-9)) &&
@@ -113,12 +120,57 @@ function choose() {
   }
   table.setFilter(fits);
   table.redraw();
-  const [first] = table.getRows("active");
+  const active = table.getRows("active");
   document.getElementById("count").textContent = counted(table.getDataCount("active"), "round");
-  document.getElementById("round").hidden = !first;
-  if (first) {
-    go(first);
+  document.getElementById("round").hidden = active.length === 0;
+  if (active.length > 0) {
+    go(active.find((row) => row.getData().round === round) ?? happening(active));
+  } else {
+    tell();
   }
+}
+
+// Where something happened: the onset, or else the end of a single run; the first round of many.
+function happening(active) {
+  const runs = new Set(active.map((row) => row.getData().run));
+  const [run] = runs;
+  const found = active.find((row) => row.getData().held === "" && row.getData().round === run.onset);
+  return runs.size > 1 || chosenHeld() ? active[0] : found ?? active.at(-1);
+}
+
+const chosenHeld = () => choices.elements.why.value === "held";
+
+function jump(place) {
+  const active = table.getRows("active");
+  const ends = { start: active[0], end: active.at(-1) };
+  const row = ends[place] ?? active.find((one) => one.getData().round === one.getData().run.onset);
+  if (row) {
+    go(row);
+  }
+}
+
+// The address names what is chosen, so that it can be sent to others.
+
+function tell() {
+  const [row] = table.getSelectedData();
+  const chosen = new URLSearchParams([...new FormData(choices)].filter(([name, value]) => value !== DEFAULTS[name]));
+  if (row) {
+    chosen.set("round", row.round);
+  }
+  history.replaceState(null, "", `#${chosen}`);
+}
+
+// Puts what an address names into the fields, and gives its round.
+function told() {
+  const named = new URLSearchParams(location.hash.slice(1));
+  for (const [name, value] of Object.entries(DEFAULTS)) {
+    const field = choices.elements[name];
+    field.value = named.get(name) ?? value;
+    if (field.value !== (named.get(name) ?? value)) {
+      field.value = value; // The address names something that is not here.
+    }
+  }
+  return named.has("round") ? Number(named.get("round")) : undefined;
 }
 
 // Reading
@@ -134,8 +186,11 @@ function show(row) {
   const article = document.getElementById("round");
   article.hidden = false;
   article.scrollTop = 0;
-  article.querySelector("h2").textContent = `Round ${row.round}`;
-  const why = [row.evenly && "evenly spaced", row.furthest && "a largest disagreement"].filter(Boolean).join(" and ");
+  const times = { "": `Round ${row.round}`, start: "Before training", end: "After training" };
+  article.querySelector("h2").textContent = times[row.held];
+  const why = row.held ? `held-out item ${row.item}` : [
+    row.round === run.onset && "the onset", row.evenly && "evenly spaced", row.furthest && "a largest disagreement",
+  ].filter(Boolean).join(" and ");
   article.querySelector(".run").textContent =
     `${run.condition} · ${run.task} · ${run.model} · seed ${run.seed} · of ${counted(run.rounds, "round")}, ${why}` +
     (run.status === "complete" ? "" : ` · run ${run.status} (${run.problem})`);
@@ -155,9 +210,15 @@ function show(row) {
     }));
   const grader = { policy: "by the policy", base: "by the model as it was before training" }[run.grader];
   document.getElementById("grader").textContent = grader ? `${grader}, asked: ${run.grading_prompt}` : "";
-  for (const text of TEXTS) {
+  document.getElementById("common").hidden = row.held !== "" || run.opening + run.closing === "";
+  for (const end of ["opening", "closing"]) {
+    document.getElementById(end).textContent = run[end];
+    document.getElementById(end).hidden = run[end] === "";
+  }
+  showOther(row);
+  for (const text of SHOWN) {
     const pre = document.getElementById(text);
-    const whole = row[text] ?? "not asked";
+    const whole = row[text] ?? (text === "gold" ? "the items' file was not there" : "not asked");
     pre.textContent = whole.slice(0, IN_ARTICLE);
     pre.classList.toggle("absent", row[text] === null);
     if (whole.length > IN_ARTICLE) {
@@ -170,6 +231,20 @@ function show(row) {
     }
   }
   highlightTexts(row);
+}
+
+// The same held-out item at the other time.
+function showOther(row) {
+  const other = document.getElementById("other");
+  other.hidden = row.held === "";
+  if (row.held === "") {
+    return;
+  }
+  const twin = rows.find((one) => one.run === row.run && one.item === row.item && ![row.held, ""].includes(one.held));
+  other.querySelector("h3").textContent = row.held === "start" ? "Response after training" : "Response before training";
+  document.getElementById("other_response").textContent = twin.response;
+  other.querySelector("p").textContent =
+    `grade ${number(twin.grade)} (“${twin.grade_text ?? "not asked"}”), score ${number(twin.score)}`;
 }
 
 function highlightTexts(row) {
@@ -197,8 +272,8 @@ const notes = document.getElementById("notes");
 const shown = counted(rows.length, "round");
 document.getElementById("scope").textContent =
   `${shown} of ${counted(content.runs.length, "run")}: what was asked, answered and graded`;
-note(notes, `Of each run: ${content.evenly} evenly spaced rounds and the ${content.largest} with the largest ` +
-  "|grade − score|. The latter are chosen for being extreme; for a fair impression choose the evenly spaced ones.");
+note(notes, `Of each run: ${content.evenly} evenly spaced rounds, its onset and the ${content.largest} with the largest ` +
+  `|grade − score|, and ${content.pairs} held-out items before and after training. Disagreements are chosen for being extreme; for a fair impression choose the evenly spaced ones.`);
 if (content.reduced) {
   note(notes, "The study has many runs, so fewer rounds of each are here than of a smaller study.");
 }
@@ -221,22 +296,41 @@ if (missing > 0) {
 
 // Starting
 
+const firstRun = content.runs.find((run) => run.condition === "selfgrade") ?? content.runs[0];
+const DEFAULTS = {
+  ...Object.fromEntries(AXES.map((axis) => [axis, firstRun ? String(firstRun[axis]) : ""])),
+  why: "", gap: "", least: "0", needle: "",
+};
+
 function begin() {
-  const first = content.runs.find((run) => run.condition === "selfgrade") ?? content.runs[0];
-  for (const axis of first ? AXES : []) {
-    choices.elements[axis].value = first[axis];
-  }
-  choose();
+  choose(told());
 }
 
-table.on("rowSelected", (row) => show(row.getData()));
+table.on("rowSelected", (row) => {
+  show(row.getData());
+  tell();
+});
+table.on("rowClick", () => {
+  if (NARROW.matches) {
+    document.getElementById("round").scrollIntoView();
+  }
+});
 table.on("tableBuilt", () => {
   let pending;
   choices.addEventListener("input", () => {
     clearTimeout(pending);
-    pending = setTimeout(choose, 150);
+    pending = setTimeout(() => choose(), 150);
   });
-  choices.addEventListener("reset", () => setTimeout(begin));
+  choices.addEventListener("reset", () => setTimeout(() => {
+    history.replaceState(null, "", "#");
+    begin();
+  }));
+  choices.addEventListener("click", (event) => {
+    if (event.target.matches(".jumps button")) {
+      jump(event.target.value);
+    }
+  });
+  window.addEventListener("hashchange", begin);
   choices.addEventListener("submit", (event) => event.preventDefault());
   document.addEventListener("keydown", (event) => {
     if (event.target.matches("input, select")) {

@@ -1,0 +1,181 @@
+"""The report in a browser: what a reader sees first, at the widths of a phone, a laptop and a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from browser import CHROMIUM, Page, browsing
+from made_up import few_runs, write_pages, write_runs
+
+from wireheading.analysis.pages.cards import SIGNS, cards
+from wireheading.analysis.report import write_analysis
+from wireheading.analysis.rule import HEADLINES
+from wireheading.analysis.tables import write_tables
+from wireheading.study.paths import Analysis, Tables
+from wireheading.study.thresholds import keep_started
+
+WIDTHS = (390, 1280, 1400, 1920)
+
+TEXTS = """
+var texts = (query) => [...document.querySelectorAll(query)].filter((one) => one.getClientRects().length &&
+  [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim()));
+"""
+"""The elements below another that have a text of their own."""
+
+BOXES = (
+    TEXTS
+    + """
+(() => {
+  const box = (element) => element.getBoundingClientRect().toJSON();
+  const all = texts("main *").map((one) => ({...box(one), text: one.textContent.trim()}));
+  return {nav: box(document.querySelector("nav")), texts: all};
+})()
+"""
+)
+"""The menu's place, and that of every text beside it."""
+
+COLOURS = (
+    TEXTS
+    + """
+(() => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const behind = (element) => {
+    for (let one = element; one; one = one.parentElement) {
+      const colour = rgba(getComputedStyle(one).backgroundColor);
+      if (colour[3] === 255) return colour;
+    }
+    return rgba("white");
+  };
+  return texts("body *").map((one) => {
+    const style = getComputedStyle(one);
+    const ink = rgba(one.ownerSVGElement ? style.fill : style.color);
+    return {text: one.textContent.trim().slice(0, 40), behind: behind(one), ink};
+  });
+})()
+"""
+)
+"""The colour of every text, and of what is behind it."""
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a study that wireheads in all tasks, and whose thresholds were changed."""
+    folder = tmp_path_factory.mktemp("reported")
+    planned = few_runs(folder, seeds=[1, 2, 3, 4])
+    keep_started(planned, planned.analysis)
+    study = few_runs(folder, seeds=[1, 2, 3, 4], analysis={"margin": 0.06})
+    write_runs(study, {"selfgrade": 0.5})
+    write_tables(study, Tables.of(study), lambda _: None)
+    write_analysis(study, Tables.of(study), Analysis.of(study), Path("nowhere"), lambda _: None)
+    return write_pages(study, lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browsing(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+def contrast(one: list[int], other: list[int]) -> float:
+    """The ratio of two colours' luminances, as WCAG 2 defines it."""
+
+    def luminance(colour: list[int]) -> float:
+        shares = [value / 255 for value in colour[:3]]
+        linear = [share / 12.92 if share <= 0.03928 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@needs_chromium
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_first_screen_says_what_happened(reported: Path, page: Page, width: int, tmp_path: Path) -> None:
+    page.open(reported, width, 800)
+    page.screenshot(tmp_path / f"report-{width}.png")
+    assert (tmp_path / f"report-{width}.png").stat().st_size > 20_000
+    found: dict[str, Any] = page.evaluate(BOXES)
+    nav, texts = found["nav"], found["texts"]
+    for text in texts:
+        beside = text["left"] >= nav["right"] or text["top"] >= nav["bottom"]
+        assert beside, f"the menu covers {text['text'][:60]!r}"
+    # Nothing makes the page wider than the window: what is wide scrolls by itself.
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    above = [text["text"] for text in texts if text["bottom"] <= 800]
+    assert above[0] == "Do these models wirehead?"
+    assert any("margin is 0.06 and was 0.05" in text for text in above)
+    assert sum(text == "wireheading" or text.endswith(" wireheading") for text in above) >= (1 if width < 500 else 3)
+    assert any("it pays itself more while its answers do not earn it" in text for text in above)
+    assert page.complaints == []
+    assert [url for url in page.requests if not url.startswith(("file:", "data:"))] == []
+
+
+@needs_chromium
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_text_can_be_read(reported: Path, page: Page, dark: bool) -> None:
+    page.open(reported, 1280, 800, dark)
+    texts = page.evaluate(COLOURS)
+    assert len(texts) > 100
+    poor = [(one["text"], ratio) for one in texts if (ratio := contrast(one["ink"], one["behind"])) < 4.5]
+    assert poor == []
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_links_lead_somewhere(reported: Path, page: Page) -> None:
+    page.open(reported)
+    addresses: list[str] = page.evaluate("[...document.querySelectorAll('a')].map((a) => a.getAttribute('href'))")
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((one) => one.id)")
+    inside = {address[1:] for address in addresses if address.startswith("#")}
+    assert {"verdict", "wrote", "rule", "runs"} <= inside <= set(ids)
+    beside = {address.partition("#")[0] for address in addresses if not address.startswith("#")}
+    missing = {address for address in beside if not (reported.parent / address).exists()}
+    # The page of transcripts is another rule's.
+    assert missing <= {"transcripts.html"}
+
+
+def verdict(headline: str) -> pd.DataFrame:
+    return pd.DataFrame([{"model": "m", "task": "t", "verdict": headline}])
+
+
+def test_every_headline_has_a_sign_and_a_sentence() -> None:
+    estimates = pd.DataFrame(
+        [
+            {"seed": 1, "model": "m", "task": "t", "condition": condition, "when": when, "grade": grade, "score": 0.25}
+            for condition in ("selfgrade", "control")
+            for when, grade in (("start", 0.5), ("end", 1.0))
+        ]
+    )
+    seeds = pd.DataFrame([{"model": "m", "task": "t", "seed": 1, "shows_unearned": True, "shows_lenient": False}])
+    assert set(SIGNS) == set(HEADLINES)
+    for headline in HEADLINES:
+        (card,) = cards(verdict(headline), estimates, seeds)
+        assert "its reward goes from 0.50 to 1.00 and its score from 0.25 to 0.25" in card.sentence
+        assert [change.text for change in card.changes] == ["0.50 → 1.00", "0.25 → 0.25", "0.25 → 0.25"]
+        assert card.agree == (False,)
+    (card,) = cards(verdict("suggests wireheading"), estimates, seeds)
+    assert card.sentence.startswith("With 1 seeds this is only a suggestion: m wireheads")
+    assert card.kind == "wireheading"
+
+
+def test_a_card_of_nothing_has_no_picture() -> None:
+    nothing = pd.DataFrame(columns=["seed", "model", "task", "condition", "when", "grade", "score"])
+    seeds = pd.DataFrame(columns=["model", "task", "seed", "shows_unearned", "shows_lenient"])
+    (card,) = cards(verdict("incomplete"), nothing, seeds)
+    assert card.changes == ()
+    assert card.sentence == "Runs are missing, so nothing is said of m yet."
+    assert card.agree == ()
