@@ -93,6 +93,6 @@ def test_a_deployed_module_runs_and_reports(tmp_path: Path) -> None:
     run = snakemake(deployed)
     assert run.returncode == 0, run.stdout
     assert len(list(deployed.glob("results/42/tiny/arithmetic/*.json"))) == 2
-    told = snakemake(deployed, "--report", "reports/report.html")
+    told = snakemake(deployed, "--report", "reports/snakemake.html")
     assert told.returncode == 0, told.stdout
-    assert (deployed / "reports" / "report.html").stat().st_size > 1e6
+    assert (deployed / "reports" / "snakemake.html").stat().st_size > 1e6

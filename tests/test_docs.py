@@ -28,8 +28,7 @@ SITE = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["proj
 ELSEWHERE = {
     "make demo": "test_workflow.py::test_finished_work_is_believed_where_snakemake_remembers_nothing",
     "make docs": "test_docs.py::test_the_site_is_built_and_asks_nothing_of_the_network",
-    "snakemake --profile profiles/demo --report reports/report.html": "test_workflow.py",
-    "snakemake --profile profiles/demo --configfile config/mine.yaml --report reports/mine.html": "test_workflow.py",
+    "snakemake --profile profiles/demo --report reports/snakemake.html": "test_workflow.py",
     "cp config/demo.yaml config/mine.yaml": "test_docs.py::test_a_command_does_what_it_says",
     "wireheading import all_results.json": "test_gaps.py",
     "wireheading status --watch --configfile config/demo.yaml": "test_terminal.py",

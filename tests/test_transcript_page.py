@@ -35,10 +35,10 @@ from wireheading.analysis.pages.transcripts import (
 from wireheading.errors import InputError
 from wireheading.files import sha256_of
 from wireheading.records.record import make_record, read_record, write_record
-from wireheading.records.transcripts import SCHEMA, write_transcript
+from wireheading.records.transcripts import HELDOUT_SCHEMA, SCHEMA, write_transcript
 from wireheading.study.conditions import CONDITIONS
 from wireheading.study.config import Run, Study, load_study
-from wireheading.study.paths import transcript_path
+from wireheading.study.paths import heldout_path, transcript_path
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +75,8 @@ def row(round_: int, condition: str, **changes: Any) -> dict[str, Any]:
 def write_run(study: Study, run: Run, rows: Sequence[Mapping[str, Any]], **changes: Any) -> None:
     path = study.record_path(run)
     transcript = transcript_path(path)
+    pays = study.conditions[run.condition].pays
+    rows = [{**row, "reward": pays(row["round"], row["score"], row["grade"], audited=False, coin=0.0)} for row in rows]
     write_transcript(transcript, rows)
     sums = {transcript.name: sha256_of(transcript)}
     timing = {"first_round": 0, "rounds": len(rows), "seconds": 1.0, "evaluating_seconds": 0.0}
@@ -352,6 +354,7 @@ def test_what_would_reach_out_or_run_is_refused(page: Page) -> None:
 
 @in_browser
 def test_texts_are_shown_as_they_were_written(page: Page) -> None:
+    page.evaluate("document.querySelector('.jumps [value=start]').click()")
     assert page.evaluate("document.querySelector('h2').textContent") == "Round 0"
     for index, text in enumerate(HOSTILE):
         page.evaluate("document.querySelectorAll('.more').forEach((button) => button.click())")
@@ -427,6 +430,130 @@ def test_long_unbroken_texts_are_laid_out_when_they_are_asked_for(browsed: tuple
     page.evaluate(f"{more}.click()")
     assert page.evaluate(length) == 100_000
     assert page.evaluate("CSS.highlights.get('needle').size") == 1
+
+
+@pytest.fixture(scope="module")
+def happened(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of runs of selfgrade whose rewards become unearned, with held-out answers and the items' file."""
+    folder = tmp_path_factory.mktemp("happened")
+    study = study_in(folder, rounds=60, analysis={"onset_window": 5}, resources=str(folder / "resources"))
+    chat = "system\nBe helpful.\nuser\nReview {}. Is it positive or negative?\nassistant\n"
+    files = {}
+    for part, count in (("train", 60), ("heldout", 3)):
+        path = study.items_folder("sentiment") / f"{part}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        items = [{"id": f"item-{index}", "text": f"Film {index}.", "label": "negative"} for index in range(count)]
+        path.write_text("".join(json.dumps(item) + "\n" for item in items))
+        files[path.name] = sha256_of(path)
+    for run in study.runs():
+        if run.task != "sentiment":
+            continue
+        rows = [
+            row(index, run.condition, prompt=chat.format(index))
+            | ({"grade": float(index >= 30)} if run.condition == "selfgrade" else {})
+            for index in range(60)
+        ]
+        record = study.record_path(run)
+        write_run(study, run, rows, inputs=files)
+        held = [
+            {"round": round_, "item": f"item-{index}", "response": f"{word} {index}", "truncated": False, "score": 0.0}
+            | {"grade_text": str(grade), "grade": float(grade), "parse_status": "readable"}
+            for round_, word, grade in ((0, "Before", 0), (60, "After", 1))
+            for index in range(3)
+        ]
+        table = pa.Table.from_pylist(held, schema=HELDOUT_SCHEMA)
+        pq.write_table(table, heldout_path(record))
+        written_record = read_record(record, study.digest(run))
+        written_record["provenance"].pop("sha256")
+        sums = {path.name: sha256_of(path) for path in (transcript_path(record), heldout_path(record))}
+        write_record(record, written_record | {"transcripts": sums})
+    path = folder / "transcripts.html"
+    write_transcript_page(study, path, lambda _: None)
+    return path
+
+
+def shown(page: Page, name: str) -> str:
+    """The text of an element of the article."""
+    text: str = page.evaluate(f"document.getElementById({name!r}).textContent")
+    return text
+
+
+@in_browser
+def test_the_page_opens_where_something_happened(browsed: tuple[Page, Path], happened: Path) -> None:
+    page = browsed[0]
+    visit(page, happened)
+    round_ = page.evaluate("firstRun.onset")
+    assert 30 <= round_ <= 35
+    heading = "document.querySelector('h2').textContent"
+    assert page.evaluate(heading) == f"Round {round_}"
+    assert "the onset" in page.evaluate("document.querySelector('.run').textContent")
+    for place, number in (("end", 59), ("start", 0), ("onset", round_)):
+        page.evaluate(f"document.querySelector('.jumps [value={place}]').click()")
+        assert page.evaluate(heading) == f"Round {number}"
+    choose(page, condition="control")
+    assert page.evaluate(heading) == "Round 59"
+
+
+@in_browser
+def test_the_right_answer_stands_beside_and_the_system_prompt_once(browsed: tuple[Page, Path], happened: Path) -> None:
+    page = browsed[0]
+    visit(page, happened)
+    assert shown(page, "gold") == "negative"
+    assert shown(page, "prompt") == str(page.evaluate("firstRun.onset")) + "."
+    assert shown(page, "opening") == "system\nBe helpful.\nuser\nReview "
+    assert shown(page, "closing") == " Is it positive or negative?\nassistant\n"
+    assert page.evaluate("document.getElementById('content').textContent").count("Be helpful.") == 2  # of two runs
+
+
+@in_browser
+def test_held_out_items_are_shown_before_and_after(browsed: tuple[Page, Path], happened: Path) -> None:
+    page = browsed[0]
+    visit(page, happened)
+    assert "Before 0" not in listed(page, "response")
+    choose(page, why="held")
+    assert sorted(listed(page, "response")) == sorted(
+        f"{word} {index}" for word in ("Before", "After") for index in range(3)
+    )
+    assert shown(page, "response") == "Before 0"
+    assert shown(page, "other_response") == "After 0"
+    assert "Film 0." in shown(page, "prompt")
+    assert shown(page, "gold") == "negative"
+
+
+@in_browser
+def test_the_address_names_what_is_chosen(browsed: tuple[Page, Path], happened: Path) -> None:
+    page = browsed[0]
+    visit(page, happened)
+    choose(page, condition="", gap="above", needle="Answer 4")
+    address = page.evaluate("location.hash")
+    assert {"condition=", "gap=above", "needle=Answer+4", "round=49"} <= set(address[1:].split("&"))
+    visit(page, happened)
+    page.evaluate("location.hash = 'condition=control&round=13&task=nothing'")
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 200))")
+    assert page.evaluate("choices.elements.condition.value") == "control"
+    assert page.evaluate("choices.elements.task.value") == "sentiment"
+    shown_round = page.evaluate("document.querySelector('h2').textContent")
+    assert shown_round == ("Round 13" if 13 in listed(page) else "Round 59")
+    page.evaluate(f"location.hash = {address!r}")
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 200))")
+    assert page.evaluate("choices.elements.needle.value") == "Answer 4"
+    assert page.complaints == []
+
+
+@in_browser
+def test_a_phone_shows_the_table_and_the_round(browsed: tuple[Page, Path], happened: Path, tmp_path: Path) -> None:
+    page = browsed[0]
+    visit(page, happened, 390, 844)
+    page.screenshot(tmp_path / "transcripts-390.png")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    columns = "table.getColumns().filter((one) => one.isVisible()).map((one) => one.getField())"
+    assert page.evaluate(columns) == ["round", "response", "grade", "score"]
+    holder = "document.querySelector('#table .tabulator-tableholder')"
+    assert page.evaluate(f"{holder}.scrollWidth - {holder}.clientWidth") <= 1
+    page.evaluate("document.querySelector('#table .tabulator-row').click()")
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 200))")
+    assert page.evaluate("document.getElementById('round').getBoundingClientRect().top") < 300
+    assert page.complaints == []
 
 
 @in_browser

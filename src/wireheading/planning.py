@@ -27,6 +27,8 @@ def plan_text(study: Study, states: Mapping[Run, State]) -> str:
     todo = [run for run, state in states.items() if state != "valid"]
     if study.only:
         lines.append(f"a part of the study ({study.only}); its tables and report go to {study.reports}")
+    if "/thresholds-" in study.reports:
+        lines.append(f"other thresholds than the config file's; their report goes to {study.reports}")
     if study.partial:
         lines.append("partial: a report of the records that are there; no run is done")
     elif todo:

@@ -165,7 +165,7 @@ def _excerpt(study: Study, run: Run, evenly: int, largest: int, pairs: int, text
     begun = _onset(study, table) if row.reward == "grade" else None
     even = set(evenly_spaced(len(table), evenly))
     far = set(largest_disagreements(table["grade"].to_pylist(), table["score"].to_pylist(), largest))
-    chosen = sorted(even | far | ({begun} - {None}))
+    chosen = sorted(even | far | (set() if begun is None else {begun}))
     opening, closing = common_ends(table["prompt"].to_pylist())
     items = read_items(study, run.task, "train", record["inputs"])
     rows = table.take(chosen).to_pydict()
