@@ -107,7 +107,8 @@ def test_a_changed_threshold_redoes_the_analysis_alone(workplace: Workplace) -> 
     names = [path for name in ("results", "reports") for path in (workplace.folder / name).rglob("*.*")]
     before = {path: path.read_bytes() for path in names if path.is_file()}
     told = workplace.snakemake("--config", "analysis={margin: 0.1}")
-    assert "steps: 1 analyse, 1 figures, 1 report, 1 transcripts\n" in told
+    (steps,) = (line for line in told.splitlines() if line.startswith("steps: "))
+    assert set(steps.removeprefix("steps: ").split(", ")) == {"1 analyse", "1 figures", "1 report", "1 transcripts"}
     (folder,) = (workplace.folder / "reports").glob("thresholds-*")
     assert '"margin": 0.1' in (folder / "analysis.json").read_text(encoding="utf-8")
     page = (folder / "report.html").read_text(encoding="utf-8")
@@ -187,9 +188,8 @@ def test_items_that_were_edited_stop_the_job_and_cost_no_record(workplace: Workp
 
 
 def test_a_part_has_tables_and_a_report_of_its_own(workplace: Workplace) -> None:
-    made = {
-        path: path.read_bytes() for name in ("results", "reports") for path in workplace.folder.rglob(f"{name}/*.*")
-    }
+    files = [path for name in ("results", "reports") for path in workplace.folder.rglob(f"{name}/*.*")]
+    made = {path: path.read_bytes() for path in files if path.is_file()}
     assert len(made) > 10
     workplace.snakemake("--config", "seeds=[42]")
     part = workplace.folder / "reports" / "part-42"
