@@ -160,7 +160,7 @@ def job_line(told: JobFile, bar: bool = False) -> str:
     parts = []
     if told.doing:
         parts.append(told.doing)
-    elif told.left is not None:
+    elif told.left:
         parts.append(f"{duration(told.left)} left")
     if told.pace:
         parts.append(f"{told.pace:.2g} rounds/s" if told.pace >= 1 else f"{told.pace * 60:.2g} rounds/min")

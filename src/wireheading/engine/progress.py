@@ -153,7 +153,7 @@ class Progress:
         runs, rounds = len(self.told.runs), Study.model_fields["rounds"].default
         longer = f"; {rounds} rounds would take {duration(training / done * rounds * runs)} of training"
         self.notice(
-            f"{self.told.name}   done: {runs} runs of {self.study.rounds} rounds, {duration(training)} of training and "
+            f"{self.told.name}   done: {runs} run{'' if runs == 1 else 's'} of {self.study.rounds} rounds, {duration(training)} of training and "
             f"{duration(evaluating)} of held-out evaluation{longer if rounds != self.study.rounds else ''}"
         )
 
