@@ -208,7 +208,7 @@ def test_a_signal_stops_a_job_after_its_round_and_loses_nothing(
     runs = study.runs()[::5]
     with monkeypatch.context() as patch:
         patch.setattr(Lockstep, "_round", signalled(Lockstep._round, number, calls=9))
-        with pytest.raises(Stopped, match=rf"tiny: {number.name}: saved at round 5 of 7; the same command goes on"):
+        with pytest.raises(Stopped, match=rf"^toy: {number.name}: saved at round 5 of 7; the same command goes on"):
             run_all(study, toy, runs)
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
     run_all(study, toy, runs)
@@ -442,7 +442,7 @@ def test_a_signal_in_a_held_out_evaluation_stops_it_between_two_batches(
 
         with monkeypatch.context() as patch:
             patch.setattr(evaluation, "_evaluate_batch", batch)
-            with pytest.raises(Stopped, match=f"^SIGTERM: {told}"):
+            with pytest.raises(Stopped, match=f"SIGTERM: {told}"):
                 run_all(study, toy, runs)
         assert len(batches) == call, "no batch was begun after the signal"
         resumed: list[str] = []

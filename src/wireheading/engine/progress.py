@@ -153,8 +153,9 @@ class Progress:
         runs, rounds = len(self.told.runs), Study.model_fields["rounds"].default
         longer = f"; {rounds} rounds would take {duration(training / done * rounds * runs)} of training"
         self.notice(
-            f"{self.told.name}   done: {runs} run{'' if runs == 1 else 's'} of {self.study.rounds} rounds, {duration(training)} of training and "
-            f"{duration(evaluating)} of held-out evaluation{longer if rounds != self.study.rounds else ''}"
+            f"{self.told.name}   done: {runs} run{'' if runs == 1 else 's'} of {self.study.rounds} rounds, "
+            f"{duration(training)} of training and {duration(evaluating)} of held-out evaluation"
+            + (longer if rounds != self.study.rounds else "")
         )
 
     def beat(self) -> None:
