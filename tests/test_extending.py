@@ -78,7 +78,7 @@ def test_the_embedded_model_refuses_a_task_that_it_is_not_taught(monkeypatch: py
 
 @pytest.mark.slow
 def test_a_task_is_a_file_and_a_line(tmp_path: Path) -> None:
-    """The workflow, with the page's task and the page's model from a folder, from data to a record."""
+    """The workflow, with the page's task, condition and model from a folder, from data to a record."""
     for name in ("workflow", "profiles", "config", "envs"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
@@ -104,13 +104,13 @@ def test_a_task_is_a_file_and_a_line(tmp_path: Path) -> None:
     config = {
         "models": {name: model[name] | {"source": "./qwen", "precision": "float32"}},
         **yaml.safe_load(blocks("Adding a task", "yaml")[0]),
-        "conditions": ["selfgrade"],
+        **yaml.safe_load(blocks("Adding a condition", "yaml")[0]),
         "seeds": [1],
         "rounds": 2,
         "engine": {"threads": 1},
     }
     (tmp_path / "new.yaml").write_text(yaml.safe_dump(config))
-    record = f"results/1/{name}/capitals/selfgrade.json"
+    record = f"results/1/{name}/capitals/audited.json"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WIREHEADING_")}
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", record, "--configfile", "new.yaml"],
@@ -124,6 +124,9 @@ def test_a_task_is_a_file_and_a_line(tmp_path: Path) -> None:
     content = json.loads((tmp_path / record).read_text())
     assert content["status"] == "complete"
     assert content["spec"]["task"]["name"] == "capitals"
+    assert content["spec"]["condition"]["audit"] == 0.1
+    assert len(content["audited"]) == 2
+    assert not Path(tmp_path / record).with_name("selfgrade.json").exists(), "no other run is done for it"
 
 
 def test_the_table_of_memory_names_the_models_of_the_study() -> None:

@@ -107,6 +107,11 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def job_gpus(wildcards):
+    """GPUs of a job: the small model that the workflow trains itself does without."""
+    return int(wildcards.model not in STUDY.trained_models)
+
+
 def job_vram(wildcards):
     """Device memory of a job, in whole GB; 0 if the config does not state it."""
     return math.ceil(STUDY.models[wildcards.model].vram_gb or 0)

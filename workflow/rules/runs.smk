@@ -26,7 +26,7 @@ rule rl_run:
         "../../envs/run.yaml"
     threads: STUDY.engine.threads
     resources:
-        gpu=1,
+        gpu=job_gpus,
         vram_gb=job_vram,
         mem_mb=job_memory,
         runtime=job_minutes,

@@ -34,7 +34,7 @@ def described(folder: Path) -> str:
     """
     schema = Study.model_json_schema()
     sections = dict(_sections(schema, schema))
-    plain = {key: value for key, value in schema["properties"].items() if key not in sections}
+    plain = {key: value for key, value in schema["properties"].items() if key not in sections or "items" in value}
     parts = [HEAD.format(files=_files(folder)), "## Keys\n", _table(plain)]
     for key, (title, section) in sections.items():
         parts += [f"## `{title}`\n", f"{_text(schema['properties'][key], section)}\n", _table(section["properties"])]
@@ -53,13 +53,16 @@ def _files(folder: Path) -> str:
 def _sections(
     schema: Mapping[str, Any], part: Mapping[str, Any]
 ) -> Iterator[tuple[str, tuple[str, Mapping[str, Any]]]]:
-    """The keys that hold a section, or sections by name, with what each is headed."""
+    """The keys that hold a section, sections by name, or a list with sections, with what each is headed."""
     for key, value in part["properties"].items():
         named = value.get("additionalProperties", {})
         if "$ref" in value:
             yield key, (key, _resolved(schema, value))
         elif isinstance(named, dict) and "$ref" in named:
             yield key, (f"{key}.<name>", _resolved(schema, named))
+        for member in value.get("items", {}).get("anyOf", ()):
+            if "$ref" in member:
+                yield key, (key, _resolved(schema, member))
 
 
 def _resolved(schema: Mapping[str, Any], value: Mapping[str, str]) -> Mapping[str, Any]:
