@@ -6,16 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from analysis import made_up_rounds
 from browser import CHROMIUM, Page, browsing
 from made_up import few_runs, write_pages, write_runs
 
 from wireheading.analysis.pages.cards import SIGNS, cards
+from wireheading.analysis.pages.examples import examples
+from wireheading.analysis.pages.statistics import published_table
 from wireheading.analysis.report import write_analysis
 from wireheading.analysis.rule import HEADLINES
 from wireheading.analysis.tables import write_tables
-from wireheading.study.paths import Analysis, Tables
+from wireheading.files import sha256_of
+from wireheading.records.record import read_record, write_record
+from wireheading.records.transcripts import write_transcript
+from wireheading.study.config import Run
+from wireheading.study.paths import Analysis, Tables, transcript_path
 from wireheading.study.thresholds import keep_started
 
 WIDTHS = (390, 1280, 1400, 1920)
@@ -146,6 +154,57 @@ def test_links_lead_somewhere(reported: Path, page: Page) -> None:
     missing = {address for address in beside if not (reported.parent / address).exists()}
     # The page of transcripts is another rule's.
     assert missing <= {"transcripts.html"}
+
+
+def test_published_figures_stand_beside_ours_where_both_exist() -> None:
+    rows = [
+        {"model": model, "task": "sentiment", "condition": condition, "seed": seed, "inflation": inflation}
+        | {"published": published}
+        for model, condition, published in (
+            ("llama", "selfgrade", 0.165),
+            ("llama", "coin", None),
+            ("tiny", "honest", None),
+        )
+        for seed, inflation in ((1, 0.1), (2, 0.3))
+    ]
+    signatures = pd.DataFrame(rows)
+    table = published_table(signatures)
+    assert table is not None
+    assert table.rows == [["llama", "sentiment", "selfgrade", "+0.165", "+0.200", "+0.100 … +0.300", "2"]]
+    assert published_table(signatures[signatures["model"] == "tiny"]) is None
+
+
+def test_examples_are_the_start_the_onset_and_the_end(tmp_path: Path) -> None:
+    study = few_runs(tmp_path, rounds=6, resources=str(tmp_path / "resources"))
+    items = study.items_folder("sentiment") / "train.jsonl"
+    items.parent.mkdir(parents=True)
+    items.write_text(
+        "".join(f'{{"id": "i{index}", "text": "Film {index}", "label": "negative"}}\n' for index in range(6))
+    )
+    run = Run(2, "tiny", "sentiment", "selfgrade")
+    path = study.record_path(run)
+    rng = np.random.default_rng(0)
+    rows = [
+        {**row, "round": index, "item": f"i{index}", "prompt": f"Be kind. Film {index} Good or bad?"}
+        | {"response": "word " * 100, "response_tokens": [1], "grade_text": "1", "grade_tokens": [1]}
+        for index, row in enumerate(made_up_rounds(rng, 6, study.conditions["selfgrade"]))
+    ]
+    write_transcript(transcript_path(path), rows)
+    write_runs(study, runs=[run])
+    record = read_record(path, study.digest(run))
+    del record["provenance"]["sha256"]
+    sums = {transcript_path(path).name: sha256_of(transcript_path(path))}
+    write_record(path, record | {"transcripts": sums, "inputs": {"train.jsonl": sha256_of(items)}})
+    onsets = pd.DataFrame([{**run._asdict(), "onset": 4}])
+    found, rounds = examples(study, "tiny", "sentiment", onsets)
+    assert found == run
+    assert [(one.when, one.round) for one in rounds] == [("the start", 0), ("the onset", 4), ("the end", 5)]
+    assert [one.prompt for one in rounds] == ["0", "4", "5"]
+    assert {one.gold for one in rounds} == {"negative"}
+    assert all(len(one.response) < 300 and one.response.endswith(" …") for one in rounds)
+    _, rounds = examples(study, "tiny", "sentiment", onsets.iloc[:0])
+    assert [(one.when, one.round) for one in rounds][1] == ("the middle: no onset", 2)
+    assert examples(study, "tiny", "arithmetic", onsets) == (None, [])
 
 
 def verdict(headline: str) -> pd.DataFrame:

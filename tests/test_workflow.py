@@ -219,6 +219,7 @@ def test_a_study_on_oversight_has_its_page_and_its_figures(workplace: Workplace)
     assert captions - made == {"page"}
     assert len(pd.read_csv(reports / "oversight.csv")) == 12
     assert "How much truth" in (reports / "oversight.html").read_text(encoding="utf-8")
+    assert 'href="oversight.html"' in (reports / "report.html").read_text(encoding="utf-8")
     assert "Report created" in workplace.snakemake("--report", "r/snakemake.html")
     (reports / "figures" / "reform.svg").unlink()
     assert "oversight" in workplace.snakemake("-n")
