@@ -19,11 +19,14 @@ def test_what_all_prompts_have_in_common_is_told_once() -> None:
     opening, closing = common_ends([CHAT.format(text) for text in ("Good film.", "Bad film.", "Good fun.")])
     assert opening == "system\nYou are helpful.\nuser\nReview:\n"
     assert closing == "\n\nIs it positive or negative?\nassistant\n"
+    tags = [f"<user>{text}\nPositive?<assistant>" for text in ("Fine.", "Fun.")]
+    assert common_ends(tags) == ("<user>", "\nPositive?<assistant>")
+    assert common_ends(["What is 21?", "What is 27?"]) == ("What is ", "")
     assert common_ends(["the same"] * 3) == ("", "")
     assert common_ends([]) == ("", "")
 
 
-@given(st.lists(st.text("ab \n", max_size=12), max_size=4))
+@given(st.lists(st.text("ab<> \n", max_size=12), max_size=4))
 def test_ends_do_not_overlap_and_nothing_is_lost(texts: list[str]) -> None:
     opening, closing = common_ends(texts)
     for text in texts:

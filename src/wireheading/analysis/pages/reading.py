@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,18 +86,17 @@ def gold_answer(task: str, item: Mapping[str, Any] | None) -> str | None:
 
 
 def common_ends(texts: Sequence[str]) -> tuple[str, str]:
-    """What different texts all begin and end with, in whole words: a system prompt, an instruction.
+    """What different texts all begin and end with: a system prompt, an instruction, the tags of a chat template.
 
-    Of a single text nothing is common.
+    Both ends are of whole words. Of a single text nothing is common.
     """
     different = list(dict.fromkeys(texts))
     if len(different) < 2:
         return "", ""
-    opening = _common_start(different)
-    opening = opening[: max(opening.rfind(" "), opening.rfind("\n")) + 1]
-    closing = _common_start([text[len(opening) :][::-1] for text in different])[::-1]
-    starts = [place for place in (closing.find(" "), closing.find("\n")) if place >= 0]
-    return opening, closing[min(starts) :] if starts else ""
+    opening = re.sub(r"[^\s>]*\Z", "", _common_start(different))
+    ends = [text[len(opening) :][::-1] for text in different]
+    closing = re.sub(r"[^\s<]*\Z", "", _common_start(ends))
+    return opening, closing[::-1]
 
 
 def _common_start(texts: Sequence[str]) -> str:
