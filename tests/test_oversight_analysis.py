@@ -227,6 +227,15 @@ def test_missing_diverged_and_excluded_runs_are_in_no_effect(tmp_path: Path) -> 
     assert "<b>sentiment</b>: Some runs are missing, or control is: nothing is said." in page
 
 
+def test_a_study_without_a_record_has_a_page_that_says_so(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    effects, seeds, transfer, page = told(study)
+    assert set(effects["seeds"]) == {0}
+    assert len(seeds) == 0
+    assert transfer["lenient"].isna().all()
+    assert page.count("nothing is said") == 7
+
+
 @pytest.mark.slow
 def test_without_control_nothing_is_said(tmp_path: Path) -> None:
     study = study_in(tmp_path, conditions=CONDITIONS[1:])

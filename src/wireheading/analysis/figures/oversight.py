@@ -164,8 +164,11 @@ def _curves(rounds: pd.DataFrame, estimates: pd.DataFrame) -> pd.DataFrame:
         ]
     ).dropna()
     lists = long.groupby(["model", "task", "condition", "measure", "round"], observed=True)["value"].agg(list)
-    found = [interval(values) for values in lists]
-    return pd.DataFrame(found, columns=["mean", "low", "high", "seeds"], index=lists.index).reset_index()
+    # Without a record there is nothing from which the columns would take their type.
+    found = pd.DataFrame(
+        [interval(values) for values in lists], columns=["mean", "low", "high", "seeds"], index=lists.index, dtype=float
+    )
+    return found.reset_index().astype({"round": float})
 
 
 def _with_ends(names: Any) -> list[str]:
