@@ -66,7 +66,7 @@ def test_replayed_rounds_are_those_of_steps_that_are_called(monkeypatch: pytest.
 
     def rounds(record: Callable[[Callable[[], None]], Callable[[], None]]) -> list[Any]:
         monkeypatch.setattr(graphs, "record", record)
-        policy = make_policy(5, chunk=2, choices={"grade": [(20,), (20, 21, 22)]})
+        policy = make_policy(5, chunk=2, choices={"grade": [(20,), (20, 21, 22)]}, lagged=[1, 3])
         rng = np.random.default_rng(0)
         seen: list[Any] = []
         for turn in range(5):
@@ -79,6 +79,10 @@ def test_replayed_rounds_are_those_of_steps_that_are_called(monkeypatch: pytest.
             )
             advantages = [float(value) for value in rng.normal(size=5)]
             rows = [some_turns(rng) for _ in range(5)]
+            policy.adapters.remember(1 + 2 * (turn % 2))
+            past = policy.open_session(2, 8 + 5)
+            seen += policy.sample(past, range(5, 7), contexts[:2], 8, [rng.random(5) for _ in range(2)], 5)
+            seen.append(policy.divergence(2, [(WIDTHS, rows[2])]))
             seen += policy.update(range(5), [(WIDTHS, rows)], [None, *advantages[1:]])
             apart = [(WIDTHS[i : i + 1], [turns[i : i + 1] for turns in rows]) for i in range(2)]
             seen += policy.update(range(5), apart, advantages)

@@ -217,7 +217,7 @@ class RecordedRun(Record):
     accuracies: list[Bit]
     """Whether the response is accurate."""
     grades: list[Share | None]
-    """The grade, the base model's in `frozen`; null where there was none that could be read."""
+    """The grade, by whom the condition asks for it; null where there was none that could be read."""
     parse_status: list[ParseStatus]
     """Whether it could be read, and if not, why not."""
     truncated: list[Flag]
