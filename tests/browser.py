@@ -20,6 +20,40 @@ SECONDS = 300
 """How long a browser may run."""
 
 
+TEXTS = """
+var texts = (query) => [...document.querySelectorAll(query)].filter((one) => one.getClientRects().length &&
+  [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim()));
+"""
+"""The elements below another that have a text of their own."""
+
+COLOURS = (
+    TEXTS
+    + """
+(() => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const over = (upper, lower) => lower.map((value, index) => value + (upper[index] - value) * upper[3] / 255);
+  const behind = (element) => {
+    if (!element) return rgba("white");
+    const own = rgba(getComputedStyle(element).backgroundColor);
+    return own[3] === 255 ? own : over(own, behind(element.parentElement));
+  };
+  return texts("body *").map((one) => {
+    const style = getComputedStyle(one);
+    const ink = rgba(one.ownerSVGElement ? style.fill : style.color);
+    return {text: one.textContent.trim().slice(0, 40), behind: behind(one), ink};
+  });
+})()
+"""
+)
+"""The colour of every text, and of what is behind it."""
+
+
 class Page:
     """A tab, with all that it asked of a network and all that it complained of."""
 
@@ -121,3 +155,22 @@ def browsing(folder: Path) -> Iterator[Page]:
         limit.cancel()
         process.terminate()
         process.communicate()
+
+
+def hard_to_read(page: Page) -> list[tuple[str, float]]:
+    """The texts of a page whose contrast with what is behind them is below 4.5 : 1, which WCAG 2 asks for."""
+    texts = page.evaluate(COLOURS)
+    assert texts
+    return [(one["text"], ratio) for one in texts if (ratio := contrast(one["ink"], one["behind"])) < 4.5]
+
+
+def contrast(one: list[int], other: list[int]) -> float:
+    """The ratio of two colours' luminances, as WCAG 2 defines it."""
+
+    def luminance(colour: list[int]) -> float:
+        shares = [value / 255 for value in colour[:3]]
+        linear = [share / 12.92 if share <= 0.03928 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from browser import CHROMIUM, Page, browsing
+from browser import CHROMIUM, Page, browsing, hard_to_read
 from made_up_transcripts import HOSTILE, row, study_in, write_run
 
 from wireheading.analysis.pages.transcripts import (
@@ -279,6 +279,23 @@ def test_the_address_names_what_is_chosen(browsed: tuple[Page, Path], happened: 
     page.evaluate(f"location.hash = {address!r}")
     page.evaluate("new Promise((resolve) => setTimeout(resolve, 200))")
     assert page.evaluate("choices.elements.needle.value") == "Answer 4"
+    assert page.complaints == []
+
+
+@in_browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_text_of_the_page_can_be_read(browsed: tuple[Page, Path], happened: Path, dark: bool) -> None:
+    visit(browsed[0], happened, 1280, 800, dark)
+    assert hard_to_read(browsed[0]) == []
+
+
+@in_browser
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_the_page_fits_its_window(browsed: tuple[Page, Path], happened: Path, width: int, tmp_path: Path) -> None:
+    page = browsed[0]
+    visit(page, happened, width, 800)
+    page.screenshot(tmp_path / f"transcripts-{width}.png")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.complaints == []
 
 
