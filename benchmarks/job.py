@@ -81,6 +81,11 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     runs = study.runs()[: 1 if arguments.one else None]
     config = LlamaConfig(**SHAPES[arguments.shape])
     config.save_pretrained(folder / "model")
+    # A token is a few letters, and the prompts' own words are known, as to a real model's tokenizer.
+    prompts = [text for task in study.tasks.values() for text in (task.prompt, task.grading_prompt)]
+    texts = [item["text"] for item in generate_items("sentiment", 200, "tokenizer")] + prompts * 100
+    chat = Chat(train_tokenizer(texts, 1000), GenerationConfig())
+    chat.tokenizer.save_pretrained(folder / "model")
     data = {task: items(study, task, folder) for task in study.tasks}
     rounds: list[float] = []
     play_round = Lockstep.play_round
@@ -97,10 +102,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 config, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32
             )
         prepare(model)
-        # A token is a few letters, and the prompts' own words are known, as to a real model's tokenizer.
-        prompts = [text for task in study.tasks.values() for text in (task.prompt, task.grading_prompt)]
-        texts = [item["text"] for item in generate_items("sentiment", 200, "tokenizer")] + prompts * 100
-        return model, Chat(train_tokenizer(texts, 1000), GenerationConfig())
+        return model, chat
 
     of_base: list[float] = []
 

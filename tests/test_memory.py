@@ -16,12 +16,23 @@ from job import lay_over
 from memory import DEVICES, seed_runs, shape_of
 from shapes import LENGTHS, SHAPES
 from toys import save_toy, toy_model
-from transformers import AutoConfig, Gemma2Config, LlamaConfig, PretrainedConfig
+from transformers import AutoConfig, AutoTokenizer, Gemma2Config, GenerationConfig, LlamaConfig, PretrainedConfig
 
 from wireheading.engine import memory
-from wireheading.engine.memory import GB, Estimate, check_memory, estimate, with_engine, with_evaluation_batch
+from wireheading.engine.memory import (
+    GB,
+    Estimate,
+    check_memory,
+    estimate,
+    estimates,
+    fitted,
+    largest_batch,
+    with_engine,
+)
 from wireheading.engine.tracing import Tracer
 from wireheading.errors import InputError
+from wireheading.policy.chat import Chat
+from wireheading.pretraining.tokenizer import train_tokenizer
 from wireheading.study.config import Run, Study, load_study
 
 pytestmark = pytest.mark.slow
@@ -162,18 +173,19 @@ def test_what_does_not_fit_is_told_with_both_figures_and_a_remedy_that_fits(tmp_
     study, axes = job(engine__chunk=3, engine__evaluation_batch=None)
     config = AutoConfig.from_pretrained(tmp_path)
     needed = estimate(study, axes, config)
-    assert check_memory(study, axes, config, needed.total, 2 * needed.total, "a card") == needed
+    check_memory(study, axes, config, None, needed, needed.total, 2 * needed.total, "a card")
     with pytest.raises(InputError) as raised:
-        check_memory(study, axes, config, needed.total - 1, 10**12, "a card")
+        check_memory(study, axes, config, None, needed, needed.total - 1, 10**12, "a card")
     text = str(raised.value)
     assert "\n" not in text
     assert text.startswith(f"tiny: {len(axes)} runs in lockstep need {needed}, but a card has ")
     assert "of 1000.0 GB free; set engine.chunk: 1: that needs 1.0 GB" in text
     assert estimate(*job(engine__chunk=1, engine__evaluation_batch=1), config).total < needed.total
     with pytest.raises(InputError, match=r"set engine\.chunk: 1, engine\.evaluation_batch: null: that needs"):
-        check_memory(with_engine(study, evaluation_batch=1), axes, config, needed.total - 1, 10**12, "a card")
+        given = with_engine(study, evaluation_batch=1)
+        check_memory(given, axes, config, None, needed, needed.total - 1, 10**12, "a card")
     with pytest.raises(InputError, match="use a device with more memory"):
-        check_memory(study, axes, config, 1000, 10**12, "a card")
+        check_memory(study, axes, config, None, needed, 1000, 10**12, "a card")
 
 
 def test_an_estimate_tells_its_parts() -> None:
@@ -196,21 +208,45 @@ def test_an_estimate_tells_its_parts() -> None:
 
 
 def test_an_evaluation_takes_as_many_items_as_leave_a_job_within_its_memory() -> None:
-    study, axes = job(engine__evaluation_batch=None, tasks__sentiment__heldout_items=40)
-    config = shape()
-
-    def needs(size: int) -> int:
-        return estimate(with_engine(study, evaluation_batch=size), axes, config).total
-
+    study, axes = job(tasks__sentiment__heldout_items=40)
+    of_batch = estimates(study, axes, shape(), None)
     for size, more in ((1, 2), (6, 8), (32, 40)):
-        assert with_evaluation_batch(study, axes, config, needs(more) - 1).engine.evaluation_batch == size
-        assert with_evaluation_batch(study, axes, config, needs(more)).engine.evaluation_batch == more
-    assert with_evaluation_batch(study, axes, config, 10**15).engine.evaluation_batch == 40, "all there are"
-    assert with_evaluation_batch(study, axes, config, 0).engine.evaluation_batch == 1, (
-        "the check tells that it is too much"
-    )
-    given = with_engine(study, evaluation_batch=7)
-    assert with_evaluation_batch(given, axes, config, 0) == given
+        assert largest_batch(study, axes, of_batch, of_batch(more).total - 1) == size
+        assert largest_batch(study, axes, of_batch, of_batch(more).total) == more
+    assert largest_batch(study, axes, of_batch, 10**15) == 40, "all there are"
+    assert largest_batch(study, axes, of_batch, 0) == 1, "the check tells that it is too much"
+
+
+@pytest.mark.parametrize(("family", "precision"), [("llama", "float32"), ("gemma2", "bfloat16"), ("llama", "nf4")])
+def test_a_job_is_traced_once_for_all_batches(family: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, axes = job(models__tiny__precision=precision, tasks__sentiment__heldout_items=40)
+    config = shape(family, num_hidden_layers=6)
+    of_batch = estimates(study, axes, config, None)
+    found = {size: of_batch(size) for size in (8, 1, 40, 3)}
+    # One by one, and every operation done: what was worked out before is not used.
+    monkeypatch.setattr(Tracer, "_done", lambda _, function, args, kwargs: function(*args, **kwargs))
+    assert found == {size: estimate(with_engine(study, evaluation_batch=size), axes, config) for size in found}
+
+
+def test_a_job_is_checked_with_its_models_own_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grade of several letters may be one token: of each, an evaluation holds all logits and a column of the cache."""
+    save_toy(tmp_path)
+    train_tokenizer(["Yes No True False Correct Incorrect"] * 100, 400).save_pretrained(tmp_path)
+    study, axes = job(engine__evaluation_batch=None, tasks__sentiment__heldout_items=30)
+    config = AutoConfig.from_pretrained(tmp_path)
+    chat = Chat(AutoTokenizer.from_pretrained(tmp_path), GenerationConfig())
+    needed = estimates(study, axes, config, chat)(30)
+    by_letters = estimates(study, axes, config, None)(30)
+    assert needed.evaluation < 0.8 * by_letters.evaluation
+    # The card has just enough for that.
+    total = int(needed.total / memory.USABLE) + 10
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (total, total))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    settled, told = fitted(study, axes, tmp_path, torch.device("cuda"))
+    assert (settled.engine.evaluation_batch, told) == (30, needed)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10**6, total))
+    with pytest.raises(InputError, match=r"but a card has 0\.0 of "):
+        fitted(study, axes, tmp_path, torch.device("cuda"))
 
 
 @pytest.mark.parametrize(

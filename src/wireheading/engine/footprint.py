@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -24,41 +25,71 @@ from wireheading.policy.session import Session
 from wireheading.study.config import Run, Study
 
 
-def footprint(study: Study, axes: Sequence[Run], config: PretrainedConfig, layers: int) -> dict[str, float]:
+class Footprint:
     """What a job holds with a model of so many layers, which is used as if it had all.
 
-    Returns:
-        Numbers of weights: `linear`, `other`, and those of the `widest` layer. Bytes of what is held all the time:
-        `slots`, and `caches` in training. The most bytes held beyond these: `update …`, `sampling …`, and without the
-        caches `evaluation …`. And for each recordable step of these, its `transient` bytes and its `work`.
+    Figures are in bytes unless said otherwise.
+
+    Attributes:
+        training: Numbers of weights: `linear`, `other`, and those of the `widest` layer. What is held all the time:
+            `slots`, and `caches` in training. The most that is held beyond these: `update …` and `sampling …`. And for
+            each recordable step of these, its `transient` bytes and its `work`.
     """
-    precision = study.models[axes[0].model].precision
-    model = _empty(precision, config, layers)
-    prepare(model)
-    linear, other = _linear(model)
-    found: dict[str, float] = {"linear": sum(linear), "other": other, "widest": max(linear)}
-    with Tracer() as tracer, fused_attention(), tracer.following_steps():
-        tracer.hold([*model.parameters(), *model.buffers()])
-        before = tracer.now
-        policy = policy_of(study, axes, model, Chat(cast(Any, Characters()), GenerationConfig(), plain=True))
-        # It decides how passes are divided, and what is recorded.
-        policy.parameters = _parameters(precision, config)
-        found["slots"] = tracer.now - before
-        before = tracer.now
-        for rows, columns in _sessions(study, axes):
-            _opened(policy, rows, columns)
-        # What the policy keeps of a session is there when the next round begins.
-        found["caches"] = tracer.now - before
-        kept = tracer.now
-        for name, peak in _round(study, axes, policy, tracer):
-            found[name] = peak - kept
-        policy.close_sessions()
-        kept = tracer.now
-        for name, peak in _evaluations(study, axes, policy, tracer):
-            found[name] = peak - kept
-        for index, (key, work, transient) in enumerate(tracer.steps):
-            found[f"work {key} {index}"], found[f"transient {key} {index}"] = work, transient
-    return found
+
+    def __init__(
+        self, study: Study, axes: Sequence[Run], config: PretrainedConfig, layers: int, chat: Chat | None = None
+    ):
+        """Traces the job's training.
+
+        Args:
+            study: The study's settings.
+            axes: All runs that share the job.
+            config: The configuration of their model.
+            layers: How many of its layers are traced.
+            chat: Its chat format; without one a grade is taken to have as many tokens as characters.
+        """
+        self._study, self._axes, self._tracer = study, axes, Tracer()
+        precision = study.models[axes[0].model].precision
+        model = _empty(precision, config, layers)
+        prepare(model)
+        linear, other = _linear(model)
+        found: dict[str, float] = {"linear": sum(linear), "other": other, "widest": max(linear)}
+        with self._following() as tracer:
+            tracer.hold([*model.parameters(), *model.buffers()])
+            before = tracer.now
+            chat = chat or Chat(cast(Any, Characters()), GenerationConfig(), plain=True)
+            self._policy = policy = policy_of(study, axes, model, chat)
+            # It decides how passes are divided, and what is recorded.
+            policy.parameters = _parameters(precision, config)
+            found["slots"] = tracer.now - before
+            before = tracer.now
+            for rows, columns in _sessions(study, axes):
+                _opened(policy, rows, columns)
+            # What the policy keeps of a session is there when the next round begins.
+            found["caches"] = tracer.now - before
+            kept = tracer.now
+            found |= {name: peak - kept for name, peak in _round(study, axes, policy, tracer)}
+            policy.close_sessions()
+        self.training = found | tracer.taken_steps()
+
+    def evaluation(self, most: int) -> dict[str, float]:
+        """The same of evaluations on at most so many held-out items of each run at once, which end all sessions before.
+
+        Returns:
+            The most that is held beyond the weights and the slots: `evaluation …`. And steps as in `training`.
+        """
+        with self._following() as tracer:
+            kept = tracer.now
+            found = {
+                name: float(peak - kept)
+                for name, peak in _evaluations(self._study, self._axes, self._policy, most, tracer)
+            }
+        return found | tracer.taken_steps()
+
+    @contextmanager
+    def _following(self) -> Iterator[Tracer]:
+        with self._tracer as tracer, fused_attention(), tracer.following_steps():
+            yield tracer
 
 
 def _empty(precision: str, config: PretrainedConfig, layers: int) -> PreTrainedModel:
@@ -123,13 +154,15 @@ def _round(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) ->
         yield f"update {index}", tracer.peak
 
 
-def _evaluations(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) -> Iterator[tuple[str, int]]:
+def _evaluations(
+    study: Study, axes: Sequence[Run], policy: Policy, most: int, tracer: Tracer
+) -> Iterator[tuple[str, int]]:
     """Does what an evaluation on all held-out items of each task does, and yields the most that was held in it."""
     for group in groups_of(study, axes):
         for task, slots in group.tasks.items():
             grades = [*grade_texts(study, task, policy.chat)]
             widths = widths_of(study, [task])
-            size = batch_size(study.tasks[task].heldout_items, study.engine.evaluation_batch or 1)
+            size = batch_size(study.tasks[task].heldout_items, most)
             tracer.restart()
             session = open_session(study, task, policy, len(slots) * size)
             policy.select(slots, adapted=True)
@@ -138,12 +171,12 @@ def _evaluations(study: Study, axes: Sequence[Run], policy: Policy, tracer: Trac
             if not widths.fresh:
                 policy.select(slots[:1], adapted=False)
                 session.restart()
-                session.prefill([(1,) * widths.prompt] * size, widths.prompt)
+                session.prefill([()] * size, widths.prompt)
             _prefill(policy, slots, session, [(session.column, widths.grading_fixed)], grades)
             yield f"evaluation {task}", tracer.peak
             del session
             for other in study.other_tasks(task):
-                size = batch_size(study.tasks[other].heldout_items, study.engine.evaluation_batch or 1)
+                size = batch_size(study.tasks[other].heldout_items, most)
                 tracer.restart()
                 session = open_session(study, other, policy, len(slots) * size)
                 width = widths_of(study, [other]).grading_apart
@@ -156,7 +189,7 @@ def _opened(policy: Policy, rows: int, columns: int) -> Session:
     """A session whose cache exists."""
     session = policy.open_session(rows, columns)
     policy.select(range(1), adapted=True)
-    session.prefill([(1,)] * rows, 1)
+    session.prefill([()] * rows, 1)
     return session
 
 
@@ -171,7 +204,7 @@ def _prefill(
     policy.select(slots, adapted=True)
     for column, width in widths:
         session.column = column
-        session.prefill([(1,) * width] * len(session.tokens), width)
+        session.prefill([()] * len(session.tokens), width)
         session.graphs.run(("decode",), partial(session.step, session.cache.columns, False, policy.temperature))
         if grades:
             text_probabilities(session, grades, policy.temperature)

@@ -11,18 +11,20 @@ What an evaluation takes is chosen: as many held-out items at once as leave the 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PretrainedConfig
 
-from wireheading.engine.footprint import footprint
+from wireheading.engine.footprint import Footprint
 from wireheading.errors import InputError
+from wireheading.policy.chat import Chat
 from wireheading.policy.graphs import worth_recording
-from wireheading.policy.model import read_config
+from wireheading.policy.model import read_chat, read_config
 from wireheading.study.config import Run, Study
 
 GB = 1e9
@@ -98,23 +100,41 @@ class Estimate:
         return f"{self.total / GB:.1f} GB ({', '.join(parts)})"
 
 
-def estimate(study: Study, axes: Sequence[Run], config: PretrainedConfig) -> Estimate:
+def estimate(study: Study, axes: Sequence[Run], config: PretrainedConfig, chat: Chat | None = None) -> Estimate:
     """Estimates the device memory of a job.
 
     Args:
         study: The study's settings. Where they leave the evaluation's batch open, it is one item of each run.
         axes: All runs that share the job: they number the slots.
         config: The configuration of their model.
+        chat: Its chat format; without one a grade is taken to have as many tokens as characters.
     """
-    small, large = (footprint(study, axes, config, layers) for layers in (SMALL, LARGE))
+    return estimates(study, axes, config, chat)(study.engine.evaluation_batch or 1)
+
+
+def estimates(
+    study: Study, axes: Sequence[Run], config: PretrainedConfig, chat: Chat | None
+) -> Callable[[int], Estimate]:
+    """Traces what does not depend on the evaluation's batch, and returns what estimates a job with some batch."""
+    traces = [Footprint(study, axes, config, layers, chat) for layers in (SMALL, LARGE)]
     pairs = (config.num_hidden_layers - SMALL) / (LARGE - SMALL)
-    whole = {name: small[name] + (large[name] - small[name]) * pairs for name in small}
     precision = study.models[axes[0].model].precision
+
+    def of_batch(size: int) -> Estimate:
+        small, large = (trace.training | trace.evaluation(size) for trace in traces)
+        whole = {name: small[name] + (large[name] - small[name]) * pairs for name in small}
+        return _summed(whole, precision, small["widest"])
+
+    return cache(of_batch)
+
+
+def _summed(whole: Mapping[str, float], precision: str, widest: float) -> Estimate:
+    """The parts of an estimate from what was found of the whole model, whose widest layer has so many weights."""
     linear, rest = whole["linear"], whole["other"]
     each = 4 if precision == "float32" else 2
     weights = linear * NF4_BYTES + rest * each if precision == "nf4" else (linear + rest) * each
     # A quantized layer is expanded while it is computed.
-    expanded = small["widest"] * 2 if precision == "nf4" else 0
+    expanded = widest * 2 if precision == "nf4" else 0
 
     def most(kind: str) -> int:
         return int(max(value for name, value in whole.items() if name.startswith(f"{kind} ")) + expanded)
@@ -162,54 +182,64 @@ def fitted(study: Study, axes: Sequence[Run], folder: Path, device: torch.device
     own = study.models[axes[0].model].vram_gb
     budget = int(total * USABLE) if own is None else min(int(own * GB), int(total * USABLE))
     config = read_config(folder)
-    study = with_evaluation_batch(study, axes, config, budget)
+    chat = read_chat(folder, config, plain=study.prompting == "completion")
+    of_batch = estimates(study, axes, config, chat)
+    size = study.engine.evaluation_batch or largest_batch(study, axes, of_batch, budget)
+    needed = of_batch(size)
     if study.engine.share_devices and own is not None:
         free = min(free, int(own * GB))
-    return study, check_memory(study, axes, config, free, total, torch.cuda.get_device_name())
+    check_memory(study, axes, config, chat, needed, free, total, torch.cuda.get_device_name())
+    return with_engine(study, evaluation_batch=size), needed
 
 
-def with_evaluation_batch(study: Study, axes: Sequence[Run], config: PretrainedConfig, budget: int) -> Study:
-    """A study with the largest evaluation batch with which a job stays within so many bytes, if it leaves that open."""
-    if study.engine.evaluation_batch is not None:
-        return study
+def largest_batch(study: Study, axes: Sequence[Run], of_batch: Callable[[int], Estimate], budget: int) -> int:
+    """The most held-out items of each run that may be evaluated together for a job to stay within so many bytes.
+
+    Args:
+        study: The study's settings.
+        axes: All runs that share the job.
+        of_batch: Estimates the job with some batch.
+        budget: The bytes.
+    """
     items = max(study.tasks[run.task].heldout_items for run in axes)
     sizes = [size for size in BATCHES if size < items] + [items]
     # One item is taken in any case: whether that fits is checked later.
-    fitting = bisect.bisect(
-        sizes[1:], budget, key=lambda size: estimate(with_engine(study, evaluation_batch=size), axes, config).total
-    )
-    return with_engine(study, evaluation_batch=sizes[fitting])
+    return sizes[bisect.bisect(sizes[1:], budget, key=lambda size: of_batch(size).total)]
 
 
 def check_memory(
-    study: Study, axes: Sequence[Run], config: PretrainedConfig, free: int, total: int, device: str
-) -> Estimate:
+    study: Study,
+    axes: Sequence[Run],
+    config: PretrainedConfig,
+    chat: Chat | None,
+    needed: Estimate,
+    free: int,
+    total: int,
+    device: str,
+) -> None:
     """Checks before a model is loaded that its job fits.
 
     Args:
         study: The study's settings.
         axes: All runs that share the job.
         config: The configuration of their model.
+        chat: Its chat format.
+        needed: What the job needs.
         free: Bytes that are free on the device.
         total: Bytes that it has.
         device: Its name.
 
-    Returns:
-        What the job needs.
-
     Raises:
         InputError: It does not fit. The text has both figures and says what to change.
     """
-    needed = estimate(study, axes, config)
     if needed.total > free:
         raise InputError(
             f"{axes[0].model}: {len(axes)} runs in lockstep need {needed}, but {device} has {free / GB:.1f} of "
-            f"{total / GB:.1f} GB free; {remedy(study, axes, config, free)}"
+            f"{total / GB:.1f} GB free; {remedy(study, axes, config, chat, free)}"
         )
-    return needed
 
 
-def remedy(study: Study, axes: Sequence[Run], config: PretrainedConfig, free: int) -> str:
+def remedy(study: Study, axes: Sequence[Run], config: PretrainedConfig, chat: Chat | None, free: int) -> str:
     """What to change so that a job fits into so many bytes: the mildest change that is enough."""
     name, chunk = axes[0].model, study.engine.chunk
     open_batch = ["engine.evaluation_batch: null"] * (study.engine.evaluation_batch is not None)
@@ -217,11 +247,11 @@ def remedy(study: Study, axes: Sequence[Run], config: PretrainedConfig, free: in
         changes = [f"models.{name}.activation_checkpointing: true"] * checkpointing
         for size in dict.fromkeys(max(1, fewer) for fewer in (chunk, chunk // 2, chunk // 4, 1)):
             tried = with_engine(with_checkpointing(study, name, checkpointing), chunk=size, evaluation_batch=None)
-            needed = estimate(tried, axes, config)
+            needed = estimate(tried, axes, config, chat)
             if needed.total <= free:
                 changes += [f"engine.chunk: {size}"] * (size < chunk) + open_batch
                 return f"set {', '.join(changes)}: that needs {needed.total / GB:.1f} GB"
-    one = estimate(tried, axes[:1], config)
+    one = estimate(tried, axes[:1], config, chat)
     if one.total <= free:
         changes += ["engine.lockstep: []", "engine.chunk: 1", *open_batch]
         return f"set {', '.join(changes)}: one run a job needs {one.total / GB:.1f} GB"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves
 
 from wireheading.policy.graphs import Graphs
 
@@ -22,8 +22,9 @@ class Tracer(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = 0
         self.peak = 0
-        self.steps: list[tuple[str, float, int]] = []
+        self._steps: list[tuple[str, float, int]] = []
         self._live: set[int] = set()
+        self._made: dict[Hashable, tuple[torch.Size, tuple[int, ...], torch.dtype]] = {}
 
     def hold(self, tensors: Iterator[Tensor] | Sequence[Tensor]) -> int:
         """Counts tensors that were made before, and returns their bytes."""
@@ -45,7 +46,7 @@ class Tracer(TorchDispatchMode):
             before, self.peak = self.peak, self.now
             real(graphs, key, step, work)
             # What a first call leaves behind, such as a cache, is not its own.
-            self.steps.append((str(key[0]), work, self.peak - self.now))
+            self._steps.append((str(key[0]), work, self.peak - self.now))
             self.peak = max(before, self.peak)
 
         Graphs.run = run  # type: ignore[method-assign, assignment]
@@ -54,14 +55,42 @@ class Tracer(TorchDispatchMode):
         finally:
             Graphs.run = real  # type: ignore[method-assign]
 
+    def taken_steps(self) -> dict[str, float]:
+        """The `work` and the `transient` bytes of the steps that were noted since the last call, by kind and place."""
+        found: dict[str, float] = {}
+        for index, (key, work, transient) in enumerate(self._steps):
+            found[f"work {key} {index}"], found[f"transient {key} {index}"] = work, transient
+        self._steps = []
+        return found
+
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Does an operation and counts what it made."""
-        result = function(*args, **(kwargs or {}))
+        result = self._done(function, args, kwargs or {})
         for value in tree_leaves(result):
             if isinstance(value, Tensor):
                 self._count(value)
+        return result
+
+    def _done(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """The result of an operation, whose shape is worked out once for all arguments of the same shapes.
+
+        A trace consists of few operations that are repeated in every layer, and working out a shape takes PyTorch far
+        longer than making a tensor of it.
+        """
+        leaves, form = tree_flatten((args, kwargs))
+        key = (function, form, tuple(_likeness(leaf) for leaf in leaves))
+        made = self._made.get(key)
+        if made is not None:
+            return torch.empty_strided(*made[:2], dtype=made[2], device="meta")
+        result = function(*args, **kwargs)
+        given = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        if isinstance(result, Tensor) and all(tensor.is_meta for tensor in (result, *given)):
+            storages = {tensor.untyped_storage()._cdata for tensor in given}
+            # Else it is an argument, or a view of one.
+            if result.untyped_storage()._cdata not in storages:
+                self._made[key] = result.shape, result.stride(), result.dtype
         return result
 
     def _count(self, tensor: Tensor) -> None:
@@ -76,6 +105,14 @@ class Tracer(TorchDispatchMode):
     def _forget(self, key: int, size: int) -> None:
         self._live.discard(key)
         self.now -= size
+
+
+def _likeness(leaf: Any) -> Hashable:
+    """What of an argument decides the shape of a result."""
+    if isinstance(leaf, Tensor):
+        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
+    # Numbers of different types may be equal.
+    return type(leaf), leaf
 
 
 @contextmanager

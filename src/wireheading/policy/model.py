@@ -47,7 +47,7 @@ def load_model(
         raise InputError(f"{folder}: {error}") from None
     config = read_config(folder)
     # The tokenizer comes first: its faults are found faster.
-    chat = Chat(_tokenizer(folder), _generation(folder, config), plain=plain)
+    chat = read_chat(folder, config, plain=plain)
     quantization = None
     if precision == "nf4":
         _check_nf4(folder, device)
@@ -108,6 +108,20 @@ def read_config(folder: Path) -> PretrainedConfig:
         return config
     except (ValueError, OSError) as error:
         raise InputError(f"{folder}/config.json: {first_line(error)}; give a model that transformers knows") from None
+
+
+def read_chat(folder: Path, config: PretrainedConfig, *, plain: bool) -> Chat:
+    """The chat format of the model in a folder.
+
+    Args:
+        folder: The folder.
+        config: The model's configuration.
+        plain: Whether prompts are plain text instead of turns of a chat.
+
+    Raises:
+        InputError: Its tokenizer or its generation config cannot be used.
+    """
+    return Chat(_tokenizer(folder), _generation(folder, config), plain=plain)
 
 
 def missing_projections(model: nn.Module) -> list[str]:
