@@ -6,10 +6,11 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from toys import toy_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from wireheading.policy import operations
 from wireheading.policy.fusing import fuse
 
 
@@ -28,6 +29,17 @@ def test_a_fused_model_says_the_same(family: str) -> None:
         assert torch.allclose(prepared(tokens, use_cache=False).logits, expected, rtol=0, atol=1e-5)
     replaced = {type(module).__name__ for module in prepared.modules() if "forward" in vars(module)}
     assert {kind for kind in ("RMSNorm", "MLP") if any(name.endswith(kind) for name in replaced)} == {"RMSNorm", "MLP"}
+
+
+def test_the_kernel_is_given_angles_for_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is told no positions has one row of them, behind which the kernel would read what lies there."""
+    given: list[Tensor] = []
+    monkeypatch.setattr(operations, "_launch", lambda _name, _x, cos, sin, _out, _sign: given.extend([cos, sin]))
+    cos, sin = torch.rand(2, 1, 5, 8)
+    operations.rotate(torch.rand(3, 4, 5, 8), cos, sin)
+    for angles, row in zip(given, (cos, sin), strict=True):
+        assert angles.is_contiguous()
+        assert torch.equal(angles, row.expand(3, -1, -1))
 
 
 class OddMLP(nn.Module):

@@ -49,10 +49,10 @@ def test_gate_and_its_gradient() -> None:
     close(torch.autograd.grad(fused, joint, given)[0], expected)
 
 
-@pytest.mark.parametrize(("heads", "size"), [(3, 8), (4, 20)])
-def test_rotation_and_its_gradient(heads: int, size: int) -> None:
+@pytest.mark.parametrize(("heads", "size", "rows"), [(3, 8, 2), (4, 20, 2), (4, 8, 1)])
+def test_rotation_and_its_gradient(heads: int, size: int, rows: int) -> None:
     x = some(2, 7, 5 * size)[:, :, size : size * (heads + 1)].view(2, 7, heads, size).transpose(1, 2).requires_grad_()
-    cos, sin = angles(2, 7, size)
+    cos, sin = angles(rows, 7, size)
     plain = x * cos[:, None] + half_rotated(x) * sin[:, None]
     fused = operations.rotate(x, cos, sin)
     close(fused, plain)

@@ -23,7 +23,12 @@ def gate(joint: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of `x [rows, heads, columns, size]` by angles `[rows, columns, size]` with equal halves."""
+    """Rotary embedding of `x [rows, heads, columns, size]` by angles with equal halves.
+
+    These are `[rows, columns, size]`, or `[1, columns, size]` as any model has them that is told no positions.
+    """
+    # The kernel reads a row's own angles, side by side.
+    cos, sin = (angles.expand(len(x), -1, -1).contiguous() for angles in (cos, sin))
     result: Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
     return result
 
