@@ -181,8 +181,8 @@ def test_what_does_not_fit_is_told_with_both_figures_and_a_remedy_that_fits(tmp_
     assert text.startswith(f"tiny: {len(axes)} runs in lockstep need {needed}, but a card has ")
     assert "of 1000.0 GB free; set engine.chunk: 1: that needs 1.0 GB" in text
     assert estimate(*job(engine__chunk=1, engine__evaluation_batch=1), config).total < needed.total
+    given = with_engine(study, evaluation_batch=1)
     with pytest.raises(InputError, match=r"set engine\.chunk: 1, engine\.evaluation_batch: null: that needs"):
-        given = with_engine(study, evaluation_batch=1)
         check_memory(given, axes, config, None, needed, needed.total - 1, 10**12, "a card")
     with pytest.raises(InputError, match="use a device with more memory"):
         check_memory(study, axes, config, None, needed, 1000, 10**12, "a card")
@@ -229,7 +229,7 @@ def test_a_job_is_traced_once_for_all_batches(family: str, precision: str, monke
 
 
 def test_a_job_is_checked_with_its_models_own_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A grade of several letters may be one token: of each, an evaluation holds all logits and a column of the cache."""
+    """A grade of several letters may be one token: an evaluation holds logits of each, and a column of the cache."""
     save_toy(tmp_path)
     train_tokenizer(["Yes No True False Correct Incorrect"] * 100, 400).save_pretrained(tmp_path)
     study, axes = job(engine__evaluation_batch=None, tasks__sentiment__heldout_items=30)
