@@ -19,7 +19,7 @@ CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_of_the_repository_is_valid(path: Path) -> None:
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = read_config(path)
     if "tasks" not in config:
         # It is laid over the study.
         whole = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
