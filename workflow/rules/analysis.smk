@@ -85,6 +85,7 @@ rule figures:
 rule transcripts:
     input:
         TABLES["records"],
+        ANALYSIS["thresholds"],
     output:
         f"{STUDY.reports}/transcripts.html",
     log:
@@ -120,5 +121,7 @@ rule report:
         runtime=30,
     params:
         captions=[workflow.source_path(f"../report/{name}.rst") for name in FIGURES],
+    message:
+        "writing the report"
     script:
         "../scripts/report.py"
