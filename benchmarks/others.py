@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
 import statistics
+import traceback
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ import trl
 from rloo import rloo
 from setting import Setting, random_setting
 from shapes import LENGTHS, SHAPES
+from transformers.models.llama import modeling_llama
 from ways import Advance, Clock, engine, one_by_one
 
 from wireheading.policy.device import prepare_device
@@ -30,6 +34,10 @@ from wireheading.policy.device import prepare_device
 TRL = {"TRL's RLOO, 2 × 60 tokens": 1, "TRL's RLOO, 2 × 30 tokens": 2}
 ENGINE = {"engine, 1 slot": 1, "engine, 36 slots": 36}
 BASELINES = {"published loop": "original", "`generate` + PEFT": "generate"}
+
+
+PLAIN = modeling_llama.apply_rotary_pos_emb
+"""What the others rotate with. Whoever prepares a model for the engine replaces it in the module, for all models."""
 
 
 def main() -> None:
@@ -42,20 +50,49 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="turns that count")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    names = [*TRL, *BASELINES, *ENGINE]
+    failed: dict[str, str] = {}
+    while True:
+        # A GPU that failed serves nobody else in the same process: the others begin again in another.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            rows, fault = pool.submit(taking_turns, names, arguments).result()
+        if fault is None:
+            break
+        failed |= [fault]
+        print(f"{fault[0]} failed: {fault[1]}", flush=True)
+        names.remove(fault[0])
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    faults = [{"contender": name, "shape": arguments.shape, "failed": why} for name, why in failed.items()]
+    arguments.json.write_text(json.dumps([*rows, *faults], indent=1) + "\n", encoding="utf-8")
+    print(table(rows))
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+def taking_turns(
+    names: Sequence[str], arguments: argparse.Namespace
+) -> tuple[list[dict[str, Any]], tuple[str, str] | None]:
+    """The rows of those named, or which of them failed first and why."""
     device = prepare_device(arguments.threads)
-    contenders = all_of(arguments.shape, device)
+    contenders = all_of(names, arguments.shape, device)
+    fused = modeling_llama.apply_rotary_pos_emb
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(arguments.repeats + 1):
         for name, advance in contenders.items():
-            # The others' users have no reason to ask for this.
+            # The others' users have no reason to ask for the one, and none of them has the other.
             torch.use_deterministic_algorithms(name in ENGINE)
-            if turn == 0:
-                # Graphs are recorded when a step is done for the second time.
-                advance(2 if name in ENGINE else 1)
-                continue
-            rounds = arguments.rounds if name in ENGINE else arguments.updates
-            rates[name].append(rounds * ENGINE.get(name, 1) / advance(rounds))
-            print(f"turn {turn}, {name}: {rates[name][-1]:.3g} updates/s", flush=True)
+            modeling_llama.apply_rotary_pos_emb = fused if name in ENGINE else PLAIN
+            # Graphs are recorded when a step is done for the second time.
+            warming = 2 if name in ENGINE else 1
+            rounds = warming if turn == 0 else arguments.rounds if name in ENGINE else arguments.updates
+            try:
+                seconds = advance(rounds)
+            except Exception as error:
+                traceback.print_exc()
+                return [], (name, f"{type(error).__name__}: {error}".splitlines()[0])
+            if turn > 0:
+                rates[name].append(rounds * ENGINE.get(name, 1) / seconds)
+                print(f"turn {turn}, {name}: {rates[name][-1]:.3g} updates/s", flush=True)
     rows = [
         {
             "contender": name,
@@ -64,6 +101,7 @@ def main() -> None:
             "engine_times": {
                 ours: statistics.median(one / two for one, two in zip(rates[ours], rates[name], strict=True))
                 for ours in ENGINE
+                if ours in rates
             },
             "rates": rates[name],
             "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
@@ -72,23 +110,22 @@ def main() -> None:
         }
         for name in contenders
     ]
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print(table(rows))
+    return rows, None
 
 
-def all_of(shape: str, device: torch.device) -> dict[str, Advance]:
-    """The contenders, each with a model of its own, all of the same weights."""
+def all_of(names: Sequence[str], shape: str, device: torch.device) -> dict[str, Advance]:
+    """The contenders of these names, each with a model of its own, all of the same weights."""
     clock = Clock(device)
-    contenders = {name: rloo(selfgrade(shape, 1, device, fused=False), clock, share) for name, share in TRL.items()}
-    for name, baseline in BASELINES.items():
-        setting = selfgrade(shape, 1, device, fused=False)
-        rows: list[Any] = []
-        contenders[name] = checked(one_by_one(setting, [setting.study.runs()], clock, rows, baseline), rows)
-    for name, slots in ENGINE.items():
-        setting = selfgrade(shape, slots, device, fused=True)
-        rows = []
-        contenders[name] = checked(engine(setting, [setting.study.runs()], clock, rows, graphs=True), rows)
+    contenders = {}
+    for name in names:
+        setting = selfgrade(shape, ENGINE.get(name, 1), device, fused=name in ENGINE)
+        runs, rows = [setting.study.runs()], list[Any]()
+        if name in TRL:
+            contenders[name] = rloo(setting, clock, TRL[name])
+        elif name in BASELINES:
+            contenders[name] = checked(one_by_one(setting, runs, clock, rows, BASELINES[name]), rows)
+        else:
+            contenders[name] = checked(engine(setting, runs, clock, rows, graphs=True), rows)
     return contenders
 
 
@@ -115,7 +152,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "|---|---|" + "---|" * len(ENGINE),
     ]
     for row in rows:
-        times = " | ".join(f"{value:.3g}" for value in row["engine_times"].values())
+        times = " | ".join(
+            f"{row['engine_times'][ours]:.3g}" if ours in row["engine_times"] else "–" for ours in ENGINE
+        )
         lines.append(f"| {row['contender']} | {row['updates_per_s']:.3g} | {times} |")
     return "\n".join(lines)
 
