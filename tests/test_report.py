@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from made_up import PROVENANCE, few_runs, write_pages, write_runs
 
-from wireheading.analysis.costs import costs
+from wireheading.analysis.costs import costs, logprob_gaps
 from wireheading.analysis.report import write_analysis
 from wireheading.analysis.tables import write_csv, write_tables
 from wireheading.check import check_records
@@ -297,3 +297,25 @@ def test_costs_are_summed_by_job(tmp_path: Path) -> None:
     # The benchmark file is of the job's last execution.
     assert found["peak_mb"].isna().tolist() == [True, False, True]
     assert found["peak_mb"][1] == 77.5
+
+
+def test_gaps_of_log_probabilities_are_told_by_model() -> None:
+    runs = pd.DataFrame(
+        [("a", 10, 0.1, 0.5), ("b", 10, 0.3, 0.4), ("a", 30, 0.2, 0.3), ("imported", 10, None, None)],
+        columns=["model", "rounds", "mean_logprob_gap", "largest_logprob_gap"],
+    )
+    found = logprob_gaps(runs)
+    assert found[["model", "runs", "largest"]].to_numpy().tolist() == [["a", 2, 0.5], ["b", 1, 0.4]]
+    # Every round counts alike.
+    assert found["mean"].tolist() == pytest.approx([0.175, 0.3])
+
+
+def test_the_page_tells_the_gaps_of_log_probabilities(tmp_path: Path) -> None:
+    study = few_runs(tmp_path)
+    write_runs(study, {})
+    change(study, study.runs()[0], logprob_gaps=[0.25, *[0.01] * (study.rounds - 1)])
+    records = [read_record(study.record_path(one), study.digest(one)) for one in study.runs()]
+    gaps = [gap for record in records for gap in record["logprob_gaps"]]
+    page, _, _ = analyse(study)
+    row = ["tiny", str(len(study.runs())), f"{sum(gaps) / len(gaps):.2g}", "0.25"]
+    assert "\n".join(row) in page

@@ -1,4 +1,4 @@
-"""What the runs cost: time, speed and memory of each job, from the records' timing and Snakemake's benchmark files."""
+"""What the runs cost, from the records' timing and Snakemake's benchmark files, and how exactly they were computed."""
 
 from __future__ import annotations
 
@@ -60,6 +60,27 @@ def costs(study: Study, records: pd.DataFrame, benchmarks: Path) -> pd.DataFrame
         for job, is_last in zip(jobs["job"], last, strict=True)
     ]
     return jobs[list(COSTS)]
+
+
+def logprob_gaps(runs: pd.DataFrame) -> pd.DataFrame:
+    """How far the log-probabilities with which tokens were sampled differ from those that updates recompute.
+
+    Args:
+        runs: The table of runs, with the gap of a round, the largest of its tokens, as mean and maximum over rounds.
+
+    Returns:
+        For each model its number of `runs`, and the `mean` and the `largest` gap of all their rounds.
+    """
+    known = runs.dropna(subset=["mean_logprob_gap"])
+    known = known.assign(total=known["mean_logprob_gap"].astype(float) * known["rounds"])
+    found = known.groupby("model", sort=False).agg(
+        runs=("rounds", "size"),
+        total=("total", "sum"),
+        rounds=("rounds", "sum"),
+        largest=("largest_logprob_gap", "max"),
+    )
+    found["mean"] = found["total"] / found["rounds"]
+    return found.reset_index()[["model", "runs", "mean", "largest"]]
 
 
 def _peak(path: Path) -> float:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from wireheading.files import replacing
 from wireheading.records.cells import differing_inputs
 from wireheading.records.consistency import PUBLISHED_HISTORIES
-from wireheading.records.means import published_histories
+from wireheading.records.means import mean, published_histories
 from wireheading.records.record import ITEM_ARRAYS, ROUND_ARRAYS, RecordError, read_record
 from wireheading.records.schema import OWN_ARRAYS
 from wireheading.study.conditions import Condition
@@ -256,6 +256,7 @@ def _summary_of(run: Run, condition: Condition, record: Mapping[str, Any]) -> di
         "unreadable": record["unreadable_grades"],
         # An imported record holds none of these.
         "truncated": sum(value is True for value in arrays["truncated"]),
+        "mean_logprob_gap": mean(arrays["logprob_gap"]),
         "largest_logprob_gap": max((gap for gap in arrays["logprob_gap"] if gap is not None), default=None),
         "seconds": record["timing"]["seconds"],
         "code": record["provenance"]["code"],
@@ -284,5 +285,5 @@ def _published_curves(run: Run, condition: Condition, record: Mapping[str, Any])
 
 def _columns() -> list[str]:
     edge_columns = [f"{edge}_{curve}" for curve in CURVES for edge in ("start", "end")]
-    facts = ["unreadable", "truncated", "largest_logprob_gap", "seconds", "code"]
+    facts = ["unreadable", "truncated", "mean_logprob_gap", "largest_logprob_gap", "seconds", "code"]
     return [*KEYS, "status", "rounds", *SUMMARIES, *facts, *edge_columns]

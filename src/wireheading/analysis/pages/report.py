@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from wireheading.analysis.costs import logprob_gaps
 from wireheading.analysis.figures import FIGURES
 from wireheading.analysis.pages import statistics
 from wireheading.analysis.pages.cards import cards
@@ -75,6 +76,7 @@ def write_report(
         definitions=statistics.definitions_table(pd.read_csv(analysis.definitions)),
         costs=statistics.cost_table(costs),
         hours=statistics.cost_line(costs),
+        gaps=statistics.gap_table(logprob_gaps(pd.read_parquet(tables.runs))),
         environment=statistics.environment_lines(records, code_digest()),
         thresholds=list(study.analysis.model_dump(mode="json").items()),
         rule=os.path.relpath(RULE, path.parent) if RULE.exists() else None,

@@ -113,6 +113,12 @@ def cost_table(costs: pd.DataFrame) -> Table:
     return Table(header, [_cost(row) for row in costs.to_dict("records")])
 
 
+def gap_table(gaps: pd.DataFrame) -> Table:
+    """How far sampled and recomputed log-probabilities differ."""
+    header = ("model", "runs", "mean gap", "largest gap")
+    return Table(header, [_gap(row) for row in gaps.to_dict("records")])
+
+
 def lacking_table(records: pd.DataFrame) -> tuple[Table, int]:
     """The records that are in no mean, and how many there are beyond those that are listed."""
     lacking = records[~records["state"].isin(["complete", "imported"])]
@@ -244,6 +250,10 @@ def _cost(row: Row) -> list[str]:
         _percent(row["evaluating_seconds"] / row["seconds"]) if row["seconds"] else "–",
         "–" if _absent(row["peak_mb"]) else f"{row['peak_mb']:.0f} MB",
     ]
+
+
+def _gap(row: Row) -> list[str]:
+    return [str(row["model"]), str(row["runs"]), _number(row["mean"], ".2g"), _number(row["largest"], ".2g")]
 
 
 def _name(row: Row) -> str:
