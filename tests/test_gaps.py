@@ -99,4 +99,4 @@ def test_a_history_that_is_whole_leaves_nothing_to_run(folder: Path) -> None:
     command(folder, "wireheading.cli", "import", "all_results.json")
     told = command(folder, "snakemake", "-n", "--configfile", "config/original.yaml")
     assert "records: 72 valid, 0 missing" in told
-    assert "steps: 1 aggregate, 1 analyse, 1 transcripts, 1 figures\n" in told
+    assert "steps: 1 aggregate, 1 analyse, 1 figures, 1 transcripts, 1 report\n" in told

@@ -110,7 +110,7 @@ def test_a_job_that_fails_touches_no_record_that_another_invocation_made(shared:
             assert line, "it ended"
         shared.first.snakemake()
         before = shared.records()
-        assert len(before) == 3 + 4 + 2, "records, tables and estimates"
+        assert len(before) == 3 + 5, "records and tables"
         for process in sorted(_descendants(second.pid), reverse=True):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)

@@ -27,6 +27,7 @@ from wireheading.engine.evaluation import _evaluate_batch as evaluate_batch
 from wireheading.engine.folders import HeldError, holding
 from wireheading.engine.job import run_job
 from wireheading.engine.lockstep import Lockstep
+from wireheading.engine.progress import Progress
 from wireheading.engine.stopping import Stopped
 from wireheading.errors import InputError
 from wireheading.files import WriteError, sha256_of
@@ -188,7 +189,7 @@ def test_a_killed_job_goes_on_to_the_same_bytes(
     for _ in range(2 * ROUNDS):
         try:
             with monkeypatch.context() as patch:
-                patch.setattr(Lockstep, "_report_progress", killer(after=3))
+                patch.setattr(Progress, "round", killer(after=3))
                 run_all(study, toy)
             break
         except KeyboardInterrupt:
@@ -290,7 +291,7 @@ def test_runs_at_different_rounds_advance_together(
     study = make_study(tmp_path)
     early = study.runs()[::2]
     with monkeypatch.context() as patch:
-        patch.setattr(Lockstep, "_report_progress", killer(after=5))
+        patch.setattr(Progress, "round", killer(after=5))
         with pytest.raises(KeyboardInterrupt):
             run_all(study, toy, early)
     run_all(study, toy)
@@ -494,7 +495,7 @@ def test_other_settings_leave_a_checkpoint_alone_and_the_old_ones_resume_from_it
     study, other = make_study(tmp_path), make_study(tmp_path, rounds=2)
     run = study.runs()[1]
     with monkeypatch.context() as patch:
-        patch.setattr(Lockstep, "_report_progress", killer(after=3))
+        patch.setattr(Progress, "round", killer(after=3))
         with pytest.raises(KeyboardInterrupt):
             run_all(study, toy, [run])
     said: list[str] = []
