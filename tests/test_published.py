@@ -372,7 +372,7 @@ def test_tables_and_figures_take_imported_records_and_average_them_nowhere(tmp_p
     for run in study.runs():
         if run.seed == 123:
             write_record(study.record_path(run), own_record(study, run))
-    tables = Tables(*(tmp_path / name for name in ("rounds.parquet", "heldout.parquet", "runs.parquet", "records.csv")))
+    tables = Tables.of(study)
     write_tables(study, tables, lambda _: None)
     runs = pd.read_parquet(tables.runs)
     imported = runs[runs["status"] == "imported"]

@@ -163,7 +163,7 @@ def job_line(told: JobFile, bar: bool = False) -> str:
     elif told.left:
         parts.append(f"{duration(told.left)} left")
     if told.pace:
-        parts.append(f"{told.pace:.2g} rounds/s" if told.pace >= 1 else f"{told.pace * 60:.2g} rounds/min")
+        parts.append(f"{told.pace:.3g} rounds/s" if told.pace >= 1 else f"{told.pace * 60:.2g} rounds/min")
     if told.saved:
         parts.append(f"saved at {told.saved}")
     for condition, means in sorted(told.means.items(), key=lambda item: item[1].reward is None):
