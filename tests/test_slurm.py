@@ -56,6 +56,8 @@ def run_disturbed(lab: Lab, cluster: Workplace, study: Study) -> None:
     command = [
         *(sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", "--configfile", "small.yaml"),
         *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"),
+        # As the jobs of other models do; the small model's ask for none.
+        *("--set-resources", "rl_run:gpu=1"),
     ]
     environment = {name: value for name, value in lab.environment.items() if not name.startswith("WIREHEADING_")}
     told = cluster.folder / "snakemake.out"
