@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wireheading.analysis.oversight import signed, smallest_rate
+from wireheading.analysis.pages.templates import templates
 from wireheading.files import replacing
 from wireheading.study.config import Study
 from wireheading.study.oversight import doses, oversight_figures, reforms, unreformed
@@ -45,14 +45,7 @@ def oversight_page(
         onsets: How well each signal told which rewards would become unearned.
         figures: The folder of the figures, which are put into the page.
     """
-    environment = Environment(
-        loader=PackageLoader("wireheading.analysis.pages", "page"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates()
     environment.filters |= {"signed": signed, "percent": percent}
     cells = [
         (_name(study, model, task), effects[(effects["model"] == model) & (effects["task"] == task)])

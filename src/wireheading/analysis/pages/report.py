@@ -11,13 +11,13 @@ from importlib import resources
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wireheading.analysis.costs import logprob_gaps
 from wireheading.analysis.figures import FIGURES
 from wireheading.analysis.pages import statistics
 from wireheading.analysis.pages.cards import cards
 from wireheading.analysis.pages.examples import examples
+from wireheading.analysis.pages.templates import templates
 from wireheading.files import code_digest, replacing
 from wireheading.study.config import Study
 from wireheading.study.oversight import oversight_figures
@@ -54,7 +54,7 @@ def write_report(
         report(f"exploratory: {line}")
     shown = cards(verdicts, pd.read_parquet(analysis.estimates), pd.read_csv(analysis.contrasts))
     lacking, more = statistics.lacking_table(records)
-    page = _environment().get_template("report.html.j2").render(
+    page = templates().get_template("report.html.j2").render(
         style=resources.files(__package__).joinpath("page", "report.css").read_text(encoding="utf-8"),
         study=study,
         exploratory=exploratory,
@@ -84,18 +84,6 @@ def write_report(
     )  # fmt: skip
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
-
-
-def _environment() -> Environment:
-    """Templates in which every text is escaped."""
-    return Environment(
-        loader=PackageLoader("wireheading.analysis.pages", "page"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
 
 
 def _picture(path: Path) -> str:
