@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from wireheading.inputs import corpus
 from wireheading.tasks import TASKS, arithmetic, sentiment, summarization
@@ -480,6 +481,15 @@ def test_a_summary_scores_its_rouge_l(reference: list[str], response: list[str])
     assert summarization.evaluate(item, " ".join(response)) == score
     assert summarization.evaluate(item, ", ".join(response).upper() + ".") == score
     assert summarization.evaluate_published(item, " ".join(response)) == score
+
+
+@STEADY
+@given(st.text(), st.lists(st.sampled_from([*WORDS, "running", "runs", "Flies", "3,000", "it's", "\n"])), st.text())
+def test_a_summarys_score_is_the_librarys_to_the_bit(reference: str, words: list[str], response: str) -> None:
+    item = {"id": "", "text": "", "reference": " ".join([reference, *words])}
+    said = " ".join([*words[::2], response, *words[1::2]])
+    score = RougeScorer(["rougeL"], use_stemmer=True).score(item["reference"], said)["rougeL"].fmeasure
+    assert summarization.evaluate(item, said) == score
 
 
 @pytest.mark.parametrize("kept", range(11))

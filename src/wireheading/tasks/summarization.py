@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from wireheading.tasks.grades import UNIT_GRADES as GRADES
@@ -75,12 +76,39 @@ def accurate(score: float) -> bool:
 @functools.lru_cache(maxsize=256)
 def _rouge(reference: str, response: str) -> float:
     # Kept until the published evaluator asks, mostly for the same text.
-    return float(_scorer().score(reference, response)["rougeL"].fmeasure)
+    from rouge_score.scoring import fmeasure
+
+    wanted, given = _words(reference), _words(response)
+    if not wanted or not given:
+        return 0.0
+    common = _longest_common_subsequence(wanted, given)
+    return float(fmeasure(common / len(given), common / len(wanted)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _words(text: str) -> tuple[str, ...]:
+    # Imported here: it takes seconds, and whoever only reads a configuration imports this module too.
+    from rouge_score.tokenize import tokenize
+
+    return tuple(tokenize(text, _stemmer()))
 
 
 @functools.cache
-def _scorer() -> Any:
-    # Imported here: it takes seconds, and whoever only reads a configuration imports this module too.
-    from rouge_score.rouge_scorer import RougeScorer
+def _stemmer() -> Any:
+    """The library's stemmer, that stems a word once: texts share most of theirs, and stemming is what a score costs."""
+    from nltk.stem.porter import PorterStemmer
 
-    return RougeScorer(["rougeL"], use_stemmer=True)
+    return SimpleNamespace(stem=functools.lru_cache(maxsize=100_000)(PorterStemmer().stem))
+
+
+def _longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
+    """Its length, by whole rows of the usual table as bits of a number (Hyyrö 2004)."""
+    places: dict[str, int] = {}
+    for place, word in enumerate(first):
+        places[word] = places.get(word, 0) | 1 << place
+    # A bit is 0 where the table's row grows by one.
+    row = everything = (1 << len(first)) - 1
+    for word in second:
+        met = row & places.get(word, 0)
+        row = (row + met | row - met) & everything
+    return len(first) - row.bit_count()
