@@ -1,7 +1,7 @@
 """A whole job on random weights: its memory against the estimate, its speed, and what its evaluations cost.
 
     python benchmarks/job.py                                       # 135 M, 1 B and 8 B parameters, one after the other
-    python benchmarks/job.py llama-8b --config config/l4.yaml --cap 24.1 [--one]
+    python benchmarks/job.py llama-8b --config config/l4.yaml --cap 24.1 [--one sentiment]
     python benchmarks/job.py smollm2-135m --seeds 4 --rounds 500 --items 200 --midway 250
 
 Nothing is fetched: models have random weights, and the embedded texts are repeated until they fill the prompts. All
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, nargs="*", default=[], help="files laid over the study's")
     parser.add_argument("--model", default="llama-3.1-8b", help="the study's model whose settings are taken")
     parser.add_argument("--seeds", type=int, default=1, help="seeds whose runs share the job")
-    parser.add_argument("--one", action="store_true", help="one run alone")
+    parser.add_argument("--one", metavar="TASK", help="one run of selfgrade alone, in this task")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--items", type=int, default=200, help="held-out items")
     parser.add_argument("--midway", type=int, nargs="*", default=[], help="rounds after which there is an evaluation")
@@ -78,7 +78,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     device = prepare_device(study.engine.threads)
     if arguments.cap:
         torch.cuda.set_per_process_memory_fraction(arguments.cap * GB / torch.cuda.mem_get_info()[1])
-    runs = study.runs()[: 1 if arguments.one else None]
+    runs = [run for run in study.runs() if arguments.one in (None, run.task)]
+    if arguments.one:
+        runs = [run for run in runs if run.condition == "selfgrade"][:1]
     config = LlamaConfig(**SHAPES[arguments.shape])
     config.save_pretrained(folder / "model")
     # A token is a few letters, and the prompts' own words are known, as to a real model's tokenizer.
