@@ -15,6 +15,9 @@ from wireheading.policy.lora import Adapters
 from wireheading.policy.masks import causal, model_mask, positions_of
 from wireheading.study.sections import OptimizerConfig
 
+BLOCKS = 8
+"""Parts that AdamW steps one after the other: its copies of all would take more memory than the adapters themselves."""
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -240,8 +243,7 @@ def adamw(adapters: Adapters, slots: range, live: Tensor, norms: Tensor, config:
         config: Learning rate, weight decay, decay rates and clipping.
     """
     part = slice(slots.start, slots.stop)
-    values, grads = adapters.values[part], adapters.grads[part]
-    exp_avg, exp_avg_sq = adapters.exp_avg[part], adapters.exp_avg_sq[part]
+    grads = adapters.grads[part]
     torch.linalg.vector_norm(grads, dim=1, out=norms)
     stepped = torch.isfinite(norms) & live
     adapters.steps[part] += stepped
@@ -249,15 +251,18 @@ def adamw(adapters: Adapters, slots: range, live: Tensor, norms: Tensor, config:
 
     beta1, beta2 = config.betas
     steps = adapters.steps[part].clamp(min=1).to(torch.float64)
-    size = (config.lr / (1 - beta1**steps)).to(values).unsqueeze(1)
-    root = (1 - beta2**steps).sqrt().to(values).unsqueeze(1)
-    new_avg = exp_avg.lerp(grads, 1 - beta1)
-    new_avg_sq = (exp_avg_sq * beta2).addcmul_(grads, grads, value=1 - beta2)
-    new_values = (values * (1 - config.lr * config.weight_decay)).sub_(
-        new_avg / (new_avg_sq.sqrt().div_(root).add_(config.eps)) * size
-    )
+    size = (config.lr / (1 - beta1**steps)).to(grads).unsqueeze(1)
+    root = (1 - beta2**steps).sqrt().to(grads).unsqueeze(1)
     keep = ~stepped.unsqueeze(1)
-    for old, new in ((values, new_values), (exp_avg, new_avg), (exp_avg_sq, new_avg_sq)):
-        old.copy_(torch.where(keep, old, new))
+    states = (adapters.values[part], grads, adapters.exp_avg[part], adapters.exp_avg_sq[part])
+    blocks = (state.tensor_split(BLOCKS, dim=1) for state in states)
+    for values, grad, exp_avg, exp_avg_sq in zip(*blocks, strict=True):
+        new_avg = exp_avg.lerp(grad, 1 - beta1)
+        new_avg_sq = (exp_avg_sq * beta2).addcmul_(grad, grad, value=1 - beta2)
+        new_values = (values * (1 - config.lr * config.weight_decay)).sub_(
+            new_avg / (new_avg_sq.sqrt().div_(root).add_(config.eps)) * size
+        )
+        for old, new in ((values, new_values), (exp_avg, new_avg), (exp_avg_sq, new_avg_sq)):
+            old.copy_(torch.where(keep, old, new))
     adapters.publish(part)
     grads.zero_()
