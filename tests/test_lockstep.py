@@ -26,6 +26,7 @@ from wireheading.engine import evaluation
 from wireheading.engine.evaluation import _evaluate_batch as evaluate_batch
 from wireheading.engine.folders import HeldError, holding
 from wireheading.engine.job import run_job
+from wireheading.engine.layout import groups_of
 from wireheading.engine.lockstep import Lockstep
 from wireheading.engine.progress import Progress
 from wireheading.engine.stopping import Stopped
@@ -367,6 +368,47 @@ def test_other_ways_to_ask_and_to_batch_keep_the_contract(toy: Path, tmp_path: P
         if whole.grading == "choice":
             assert {*record["parse_status"]} <= {"readable", "not_asked"}
             assert all({*seen["parse_status"]} == {"readable"} for seen in record["evaluations"])
+
+
+@pytest.mark.slow
+def test_tasks_that_are_sampled_together_give_what_they_give_alone(toy: Path, tmp_path: Path) -> None:
+    """Up to rounding, whatever their widths; rows apart are those of the runs that the base model grades."""
+    tasks = make_study(tmp_path).model_dump()["tasks"]
+    tasks["sentiment"] |= {"prompt_tokens": 40, "response_tokens": 8, "grading_prompt_tokens": 16, "grade_tokens": 4}
+    conditions = [
+        "selfgrade",
+        "frozen",
+        "control",
+        {"name": "kl", "grader": "policy", "reward": "grade", "credit": "both", "kl": 0.5},
+    ]
+    alone, together = (
+        make_study(
+            tmp_path / batch,
+            tasks=tasks,
+            conditions=conditions,
+            seeds=[1],
+            rounds=4,
+            engine=make_study(tmp_path).engine.model_dump() | {"batch": batch},
+        )
+        for batch in ("task", "all")
+    )
+    (group,) = groups_of(together, together.runs())
+    assert [run.condition for run in together.runs()].index("frozen") == 1
+    assert (group.slots, group.apart) == (range(8), [1, 5])
+    assert {task: (part.slots, part.widths.prompt) for task, part in group.parts.items()} == {
+        "arithmetic": (range(4), 24),
+        "sentiment": (range(4, 8), 40),
+    }
+    for study in (alone, together):
+        run_all(study, toy)
+    for run in alone.runs():
+        one, other = (read_record(study.record_path(run), study.digest(run)) for study in (alone, together))
+        assert one.keys() == other.keys()
+        for name in one.keys() & {"rewards", "losses", "grad_norms", "kls"}:
+            assert one[name] == pytest.approx(other[name], abs=1e-5)
+        assert pd.read_parquet(transcript_path(alone.record_path(run)))["response"].equals(
+            pd.read_parquet(transcript_path(together.record_path(run)))["response"]
+        )
 
 
 @pytest.mark.slow

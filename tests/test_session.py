@@ -206,6 +206,29 @@ def test_a_first_turn_that_slots_share_is_fed_once(family: str, monkeypatch: pyt
         session.prefill(first, 5)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_of_tasks_are_fed_in_their_own_columns_and_sampled_together(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = make_policy(3, family=family)
+    stir(policy)
+    contexts = [(5, 6, 7), (8,), (*range(20, 30),)]
+    draws = [np.random.default_rng(slot).random(6) for slot in range(3)]
+    session = policy.open_session(3, 32)
+    whole = policy.sample(session, range(3), contexts, 12, draws, 6)
+    session.restart()
+    fed = passes(session, monkeypatch)
+    parts = [(range(2), 4), (range(2, 3), 12)]
+    apart = policy.sample(session, range(3), contexts, 12, draws, 6, parts=parts)
+    assert fed == [(2, 4), (1, 12)]
+    for one, other in zip(apart, whole, strict=True):
+        assert one.tokens == other.tokens
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-9)
+    # The next turn is everyone's again.
+    assert policy.sample(session, range(3), [(9, 9)] * 3, 4, draws, 6) != whole
+    assert fed[2] == (3, 4)
+
+
 def test_texts_are_scored_the_same_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = make_policy(3)
     stir(policy)

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from wireheading.engine.evaluation import open_session
-from wireheading.engine.layout import batch_size, groups_of, widths_of
+from wireheading.engine.layout import Part, batch_size, groups_of, widths_of
 from wireheading.engine.prompts import grade_texts
 from wireheading.engine.setup import policy_of
 from wireheading.engine.tracing import Characters, Tracer, fused_attention
@@ -139,18 +139,21 @@ def _round(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) ->
         slots, widths = group.slots, group.widths
         tracer.restart()
         session = _opened(policy, len(slots), widths.session)
-        _prefill(policy, slots, session, [(0, widths.prompt), (widths.prompt + widths.response, widths.grading_next)])
+        for part in group.parts.values():
+            _prefill_part(policy, part, slots, session, widths.prompt)
+        _prefill(policy, slots, session, [(widths.prompt + widths.response, widths.grading_next)])
         if group.apart:
             apart = _opened(policy, len(group.apart), widths.session_apart)
-            _prefill(policy, group.apart, apart, [(0, widths.grading_apart)])
+            _prefill(policy, group.apart_adapters, apart, [(0, widths.grading_apart)])
         if group.past:
             past = _opened(policy, len(group.past), widths.session_apart)
             _prefill(policy, group.past, past, [(0, widths.grading_apart)])
         yield f"sampling {index}", tracer.peak
         tracer.restart()
-        for turns in group.updates:
-            policy.accumulate(policy.chunk_of(slots[: study.engine.chunk], tuple(turns)))
-        policy.optimize(slots)
+        for part in group.parts.values():
+            for turns in part.updates:
+                policy.accumulate(policy.chunk_of(part.slots[: study.engine.chunk], tuple(turns)))
+            policy.optimize(part.slots)
         yield f"update {index}", tracer.peak
 
 
@@ -159,7 +162,7 @@ def _evaluations(
 ) -> Iterator[tuple[str, int]]:
     """Does what an evaluation on all held-out items of each task does, and yields the most that was held in it."""
     for group in groups_of(study, axes):
-        for task, slots in group.tasks.items():
+        for task, slots in ((task, part.slots) for task, part in group.parts.items()):
             grades = [*grade_texts(study, task, policy.chat)]
             widths = widths_of(study, [task])
             size = batch_size(study.tasks[task].heldout_items, most)
@@ -191,6 +194,14 @@ def _opened(policy: Policy, rows: int, columns: int) -> Session:
     policy.select(range(1), adapted=True)
     session.prefill([()] * rows, 1)
     return session
+
+
+def _prefill_part(policy: Policy, part: Part, slots: range, session: Session, end: int) -> None:
+    """Prefills a part's prompts, up to a column where those of all parts end."""
+    policy.select(part.slots, adapted=True)
+    session.column = end - part.widths.prompt
+    rows = slice(part.slots.start - slots.start, part.slots.stop - slots.start)
+    session.prefill([()] * len(part.slots), part.widths.prompt, rows)
 
 
 def _prefill(

@@ -91,7 +91,7 @@ def _run(
         )
     policy, weights = _load(study, axes, model_folder, device)
     tasks = dict.fromkeys(run.task for run in missing)
-    slots = {task: own for group in groups_of(study, axes) for task, own in group.tasks.items()}
+    slots = {task: part.slots for group in groups_of(study, axes) for task, part in group.parts.items()}
     others = dict.fromkeys(other for task in tasks for other in study.other_tasks(task))
     items = {task: Items.read(data_folders[task], task) for task in tasks | others}
     for task in items:

@@ -59,24 +59,18 @@ class Widths:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Slots that are computed together.
+class Part:
+    """The slots of one task in a group, which are prompted and updated in the columns of that task.
 
     Attributes:
-        slots: From the first to the last of them.
-        widths: The widest turns of their tasks.
-        tasks: The slots of each task, from the first to the last.
+        slots: The slots.
+        widths: The turns of the task.
         trains_grade: Whether the update of any of them has the grade's turn in it.
-        apart: From the first to the last of those that open a session for a grade alone; empty if none does.
-        past: The rows of the past adapters that grade in any of them.
     """
 
     slots: range
     widths: Widths
-    tasks: dict[str, range]
     trains_grade: bool
-    apart: range
-    past: range
 
     @property
     def updates(self) -> list[list[Width]]:
@@ -88,36 +82,57 @@ class Group:
         return [[response], [grade]] if widths.fresh else [[response, grade]]
 
 
+@dataclass(frozen=True)
+class Group:
+    """Slots whose tokens are sampled together.
+
+    Attributes:
+        slots: The slots.
+        widths: The widest turns of their tasks.
+        parts: The slots of each task.
+        apart: The slots that open a session for a grade alone, one for each of its rows.
+        past: The rows of the past adapters that grade in any of them.
+    """
+
+    slots: range
+    widths: Widths
+    parts: dict[str, Part]
+    apart: Sequence[int]
+    past: range
+
+    @property
+    def apart_adapters(self) -> range:
+        """The slots whose adapters the rows apart get: their own, or any where the base grades, which has them off."""
+        return self.slots if self.widths.fresh else range(len(self.apart))
+
+
 def groups_of(study: Study, axes: Sequence[Run]) -> list[Group]:
     """The groups of a job.
 
     Args:
         study: The study's settings.
-        axes: All runs that share the job by the config, in its order: they number the slots.
+        axes: All runs that share the job by the config, in its order: they number the slots, task after task.
     """
     tasks: dict[str, list[int]] = {}
     for slot, run in enumerate(axes):
         tasks.setdefault(run.task, []).append(slot)
-    together = [[task] for task in tasks] if study.engine.batch == "task" else [list(tasks)]
-    return [_group(study, axes, {task: tasks[task] for task in names}) for names in together]
-
-
-def _group(study: Study, axes: Sequence[Run], tasks: dict[str, list[int]]) -> Group:
     ranges = {task: range(slots[0], slots[-1] + 1) for task, slots in tasks.items()}
-    slots = range(min(part.start for part in ranges.values()), max(part.stop for part in ranges.values()))
-    lagged = lagged_slots(study, axes)
-    # Slots between the first and the last count, whatever their task.
-    conditions = [study.conditions[axes[slot].condition] for slot in slots]
-    widths = widths_of(study, tasks)
-    apart = [
-        slot for slot, condition in zip(slots, conditions, strict=True) if widths.fresh or condition.grader == "base"
-    ]
+    together = [{task: slots} for task, slots in ranges.items()] if study.engine.batch == "task" else [ranges]
+    return [_group(study, axes, each) for each in together]
+
+
+def _group(study: Study, axes: Sequence[Run], tasks: dict[str, range]) -> Group:
+    slots = range(min(own.start for own in tasks.values()), max(own.stop for own in tasks.values()))
+    conditions = {slot: study.conditions[axes[slot].condition] for slot in slots}
+    widths, lagged = widths_of(study, tasks), lagged_slots(study, axes)
     return Group(
         slots,
         widths,
-        ranges,
-        trains_grade=any(condition.trains_grade for condition in conditions),
-        apart=range(apart[0], apart[-1] + 1) if apart else range(0),
+        {
+            task: Part(own, widths_of(study, [task]), any(conditions[slot].trains_grade for slot in own))
+            for task, own in tasks.items()
+        },
+        apart=slots if widths.fresh else [slot for slot in slots if conditions[slot].grader == "base"],
         past=range(*(len(axes) + sum(slot < end for slot in lagged) for end in (slots.start, slots.stop))),
     )
 

@@ -28,7 +28,7 @@ from wireheading.engine.experiment import (
     finite,
 )
 from wireheading.engine.keeping import Keeper
-from wireheading.engine.layout import Group, evaluation_batch, groups_of
+from wireheading.engine.layout import Group, Part, evaluation_batch, groups_of
 from wireheading.engine.progress import Progress, rounds_done
 from wireheading.engine.state import RunState
 from wireheading.engine.stopping import Stop, Stopped
@@ -126,19 +126,24 @@ class Lockstep:
                 self.policy.adapters.remember(state.slot)
                 state.reply(None)
         session = self.policy.open_session(len(slots), widths.session)
-        self._sample(Respond, session, slots, widths.prompt, widths.response, members)
-        self._sample(GradeNext, session, slots, widths.grading_next, widths.grade, members)
+        rows = {slot: row for row, slot in enumerate(slots)}
+        parts = [(part.slots, part.widths.prompt) for part in group.parts.values()]
+        self._sample(Respond, session, slots, rows, widths.prompt, widths.response, members, parts)
+        self._sample(GradeNext, session, slots, rows, widths.grading_next, widths.grade, members)
         if any(isinstance(state.request, GradeApart) for state in members):
             apart = self.policy.open_session(len(group.apart), widths.session_apart)
-            self._sample(GradeApart, apart, group.apart, widths.grading_apart, widths.grade, members)
+            own, rows = group.apart_adapters, {slot: row for row, slot in enumerate(group.apart)}
+            self._sample(GradeApart, apart, own, rows, widths.grading_apart, widths.grade, members)
         if any(isinstance(state.request, GradeByPast) for state in members):
             apart = self.policy.open_session(len(group.past), widths.session_apart)
-            self._sample(GradeByPast, apart, group.past, widths.grading_apart, widths.grade, members)
+            own, rows = group.past, {slot: row - group.past.start for slot, row in self.policy.adapters.past.items()}
+            self._sample(GradeByPast, apart, own, rows, widths.grading_apart, widths.grade, members)
         for state in members:
             if isinstance(state.request, Compare):
-                batches = zip(group.updates, state.request.sessions, strict=False)
+                batches = zip(group.parts[state.run.task].updates, state.request.sessions, strict=False)
                 state.reply(self.policy.divergence(state.slot, list(batches)))
-        self._update(group, members)
+        for part in group.parts.values():
+            self._update(part, [state for state in members if state.slot in part.slots])
         for state in members:
             if isinstance(state.request, EndRound):
                 self._end_round(state, state.request)
@@ -150,23 +155,33 @@ class Lockstep:
         kind: type[Respond | GradeNext | GradeApart | GradeByPast],
         session: Session,
         slots: range,
+        rows: Mapping[int, int],
         width: int,
         limit: int,
         members: Sequence[RunState],
+        parts: Sequence[tuple[range, int]] = (),
     ) -> None:
+        """Replies to requests of one kind in a session.
+
+        Args:
+            kind: The kind.
+            session: The session.
+            slots: The slots whose adapters its rows get.
+            rows: The row of each slot that may ask.
+            width: The columns of the contexts.
+            limit: The columns of the completions.
+            members: The runs.
+            parts: Slots after slots, the columns of their contexts where these are fewer; see `Policy.sample`.
+        """
         asking = [(state, state.request) for state in members if isinstance(state.request, kind)]
         if not asking:
             return
-        place = (
-            {state.slot: state.slot for state, _ in asking} if kind is not GradeByPast else self.policy.adapters.past
-        )
-        rows = len(slots)
-        contexts: list[Sequence[int]] = [()] * rows
-        draws = [np.zeros(0)] * rows
-        adapted = [True] * rows
-        starts = [FREE] * rows
+        contexts: list[Sequence[int]] = [()] * len(slots)
+        draws = [np.zeros(0)] * len(slots)
+        adapted = [True] * len(slots)
+        starts = [FREE] * len(slots)
         for state, request in asking:
-            row = place[state.slot] - slots.start
+            row = rows[state.slot]
             contexts[row] = request.context
             draws[row] = request.draws
             if not isinstance(request, Respond):
@@ -174,25 +189,25 @@ class Lockstep:
             if isinstance(request, GradeApart):
                 adapted[row] = request.adapted
         gates = adapted if kind is GradeApart else None
-        completions = self.policy.sample(session, slots, contexts, width, draws, limit, gates, starts)
+        completions = self.policy.sample(session, slots, contexts, width, draws, limit, gates, starts, parts)
         for state, _ in asking:
-            state.reply(completions[place[state.slot] - slots.start])
+            state.reply(completions[rows[state.slot]])
 
-    def _update(self, group: Group, members: Sequence[RunState]) -> None:
+    def _update(self, part: Part, members: Sequence[RunState]) -> None:
         asking = [(state, state.request) for state in members if isinstance(state.request, Update)]
         if not asking:
             return
-        widths = group.updates
-        rows: list[list[tuple[Turn, ...]]] = [[()] * len(group.slots) for _ in widths]
-        advantages: list[float | None] = [None] * len(group.slots)
+        widths = part.updates
+        rows: list[list[tuple[Turn, ...]]] = [[()] * len(part.slots) for _ in widths]
+        advantages: list[float | None] = [None] * len(part.slots)
         for state, request in asking:
-            row = state.slot - group.slots.start
+            row = state.slot - part.slots.start
             advantages[row] = request.advantage
             for batch, turns in zip(rows, request.sessions, strict=False):
                 batch[row] = turns
-        steps = self._updated(group.slots, list(zip(widths, rows, strict=True)), advantages)
+        steps = self._updated(part.slots, list(zip(widths, rows, strict=True)), advantages)
         for state, _ in asking:
-            state.reply(steps[state.slot - group.slots.start])
+            state.reply(steps[state.slot - part.slots.start])
 
     def _updated(
         self,
@@ -235,7 +250,7 @@ class Lockstep:
                 for state, request in asking
                 if (state.run.task, len(request.items)) == (task, count)
             ]
-            slots = group.tasks[task]
+            slots = group.parts[task].slots
             most = evaluation_batch(self.study)
             at = min(len(state.rows) for state, _ in together)
             before_batch = self.progress.evaluation(f"{len(together)} runs in {task}", count, most, self.stop.check, at)
@@ -249,7 +264,7 @@ class Lockstep:
         asking = [state for state in members if isinstance(state.request, GradeOthers)]
         started = time.monotonic()
         for task in sorted({state.run.task for state in asking}):
-            slots, together = group.tasks[task], [state for state in asking if state.run.task == task]
+            slots, together = group.parts[task].slots, [state for state in asking if state.run.task == task]
             for other in self.study.other_tasks(task):
                 items, answers, most = (
                     self.others[other].items,

@@ -12,13 +12,15 @@ class KeyValueCache:
     It replaces transformers' cache in a model's forward pass, which only calls `update`.
 
     Attributes:
+        rows: The rows that new keys and values belong to.
         at: The columns that new keys and values take: a slice, or one column's number as a tensor `[1]`.
         stop: One past the last column that new queries may attend to.
     """
 
     def __init__(self, rows: int, columns: int):
-        self.rows = rows
+        self.rows = slice(None)
         self.columns = columns
+        self._most = rows
         self.at: slice | Tensor = slice(0, 0)
         self.stop = 0
         self._layers: list[tuple[Tensor, Tensor]] = []
@@ -32,10 +34,10 @@ class KeyValueCache:
         """
         fed, heads, _new, size = keys.shape
         if layer == len(self._layers):
-            zeros = keys.new_zeros(self.rows, heads, self.columns, size)
+            zeros = keys.new_zeros(self._most, heads, self.columns, size)
             self._layers.append((zeros, zeros.clone()))
-        held = self._layers[layer]
-        if fed < self.rows:
+        held = [whole[self.rows] for whole in self._layers[layer]]
+        if fed < len(held[0]):
             for whole, new in zip(held, (keys, values), strict=True):
                 whole.unflatten(0, (-1, fed))[:, :, :, self.at] = new
             return keys, values

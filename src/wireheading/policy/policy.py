@@ -110,6 +110,7 @@ class Policy:
         limit: int,
         adapted: Sequence[bool] | None = None,
         starts: Sequence[int] | None = None,
+        parts: Sequence[tuple[range, int]] = (),
     ) -> list[Completion]:
         """Appends a context to each row of a session and samples a completion.
 
@@ -122,12 +123,18 @@ class Policy:
             limit: Columns that the completions take.
             adapted: Whether each slot's adapter is on; if not, the frozen base model is sampled. All are on if None.
             starts: The state of allowed tokens in which each row begins; free text if None.
+            parts: Slots after slots, the columns that their contexts take, the last of `width`; all take all if empty.
         """
         gate = None
         if adapted is not None:
             gate = torch.tensor(adapted, dtype=self.adapters.values.dtype, device=self.adapters.values.device)
+        end = session.column + width
+        for part, own in parts or [(slots, width)]:
+            rows = slice(part.start - slots.start, part.stop - slots.start)
+            self.adapters.select(part, gate=None if gate is None else gate[rows])
+            session.column = end - own
+            session.prefill(contexts[rows], own, rows)
         self.adapters.select(slots, gate=gate)
-        session.prefill(contexts, width)
         return session.decode(draws, limit, self.temperature, starts)
 
     def update(

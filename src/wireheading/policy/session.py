@@ -110,8 +110,8 @@ class Session:
         self.column, self.logits_at = 0, -1
 
     @torch.no_grad()
-    def prefill(self, contexts: Sequence[Sequence[int]], width: int) -> None:
-        """Appends a context to every row and feeds it to the model.
+    def prefill(self, contexts: Sequence[Sequence[int]], width: int, rows: slice = slice(None)) -> None:
+        """Appends a context to every row, or to some, and feeds it to the model.
 
         Args:
             contexts: Each row's new tokens. An empty context leaves its row out: its completion is meaningless. After
@@ -119,25 +119,27 @@ class Session:
                 turn that one policy is given for all slots, a context can serve several rows: `n` contexts are those
                 of the first `n` rows, of the next `n`, and so on, and are computed once.
             width: Columns that the contexts take, padded on the left.
+            rows: The rows whose contexts these are, and whose adapters are selected.
         """
         for context in contexts:
             if len(context) > width:
                 raise ValueError(f"a context of {len(context)} tokens does not fit into {width}")
-        fed, rows = len(contexts), len(self.tokens)
-        if fed != rows and self.column > 0:
-            raise ValueError(f"{fed} contexts for {rows} rows can only be a first turn")
+        own = range(len(self.tokens))[rows]
+        fed, shared = len(contexts), len(own) // len(contexts)
+        if shared > 1 and self.column > 0:
+            raise ValueError(f"{fed} contexts for {len(own)} rows can only be a first turn")
         block = np.full((fed, width), self.chat.pad_token, dtype=np.int64)
         filled = np.arange(width) >= width - np.array([[len(context)] for context in contexts])
         block[filled] = list(chain.from_iterable(contexts))
         first, end = self.column, self.column + width
-        self.tokens[:, first:end] = torch.from_numpy(np.tile(block, (rows // fed, 1)))
-        self.filled[:, first:end] = torch.from_numpy(np.tile(filled, (rows // fed, 1)))
-        longest = max(8, int(MOST_WORK / (fed * self.parameters)) // 8 * 8) if fed == rows else width
+        self.tokens[rows, first:end] = torch.from_numpy(np.tile(block, (shared, 1)))
+        self.filled[rows, first:end] = torch.from_numpy(np.tile(filled, (shared, 1)))
+        longest = max(8, int(MOST_WORK / (fed * self.parameters)) // 8 * 8) if shared == 1 else width
         for start in range(first, end, longest):
             stop = min(start + longest, end)
             work = fed * (stop - start) * self.parameters
-            step = partial(self._prefill, fed, start, stop)
-            self.graphs.run(("prefill", fed, start, stop, self.selection()), step, work)
+            step = partial(self._prefill, slice(own.start, own.stop), fed, start, stop)
+            self.graphs.run(("prefill", own, fed, start, stop, self.selection()), step, work)
         self.column = self.logits_at = end
 
     def mark(self) -> int:
@@ -209,22 +211,22 @@ class Session:
             )
         ]
 
-    def _prefill(self, fed: int, start: int, stop: int) -> None:
-        """Feeds the contexts in some columns of the first rows; the others share what comes of them.
+    def _prefill(self, rows: slice, fed: int, start: int, stop: int) -> None:
+        """Feeds the contexts in some columns of some rows: of the first `fed`; the others share what comes of them.
 
         Works on tensors in place, so that it can be recorded.
         """
-        self.present.copy_(self.filled[:, stop - 1])
-        filled = self.filled[:fed]
+        self.present[rows] = self.filled[rows, stop - 1]
+        filled = self.filled[rows][:fed]
         positions = positions_of(filled[:, :stop])
         visible = causal(filled, start, stop)
         # The last column is given by its index: a GPU would multiply a slice with the vocabulary row by row.
         last = self.columns[stop - start - 1 : stop - start] if self.graphs.recorded else 1
-        tokens = self.tokens[:fed, start:stop]
-        logits = wide(self.feed(start, tokens, positions[:, start:], positions, visible, last)[:, -1])
+        tokens = self.tokens[rows][:fed, start:stop]
+        logits = wide(self.feed(start, tokens, positions[:, start:], positions, visible, last, rows)[:, -1])
         if self.logits is None:
             self.logits = logits.new_empty(len(self.tokens), logits.shape[-1])
-        self.logits.unflatten(0, (-1, fed)).copy_(logits)
+        self.logits[rows].unflatten(0, (-1, fed)).copy_(logits)
 
     def step(self, stop: int, greedy: bool, temperature: float) -> None:
         """Feeds every row's last token and draws the next; works on tensors in place, so that it can be recorded.
@@ -235,7 +237,7 @@ class Session:
             temperature: Divides the logits.
         """
         visible = self.attended[:, :stop] & (self.columns[:stop] <= self.at)
-        self.cache.at, self.cache.stop = self.at, stop
+        self.cache.rows, self.cache.at, self.cache.stop = slice(None), self.at, stop
         logits = self._forward(
             self.tokens.index_select(1, self.at),
             self.positions.index_select(1, self.at),
@@ -285,9 +287,17 @@ class Session:
         return logits
 
     def feed(
-        self, column: int, tokens: Tensor, queries: Tensor, keys: Tensor, visible: Tensor, keep: int | Tensor = 1
+        self,
+        column: int,
+        tokens: Tensor,
+        queries: Tensor,
+        keys: Tensor,
+        visible: Tensor,
+        keep: int | Tensor = 1,
+        rows: slice = slice(None),
     ) -> Tensor:
-        """Feeds tokens into the columns from `column` on; see `_forward`."""
+        """Feeds tokens into the columns of some rows from `column` on; see `_forward`."""
+        self.cache.rows = rows
         self.cache.at = slice(column, column + tokens.shape[1])
         self.cache.stop = self.cache.at.stop
         return self._forward(tokens, queries, keys, visible, keep)

@@ -202,7 +202,8 @@ class EngineConfig(Section):
     lockstep: tuple[Literal["seed", "task", "condition"], ...] = ("task", "condition")
     """Axes whose runs share one job and advance together on one frozen base model."""
     batch: Literal["task", "all"] = "task"
-    """Whether one batch holds the runs of one task, or of all tasks."""
+    """Whether the runs of one task are sampled together, or those of all tasks: that takes fewer decode steps, and more
+    memory. Prompts are prefilled and updates made task by task in either case."""
     chunk: Annotated[Integer, Field(gt=0, le=10_000)] = 12
     """Runs updated in one forward and backward pass; fewer need less memory."""
     halve_chunk: Flag = False
