@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from wireheading.analysis.pages.cards import Card, cards
 from wireheading.errors import InputError
 from wireheading.study.config import Study
 from wireheading.study.paths import Analysis
@@ -21,9 +20,9 @@ def outcome_text(study: Study) -> str:
     """
     analysis = Analysis.of(study)
     try:
-        verdicts = pd.read_csv(analysis.verdicts)
-        estimates = pd.read_parquet(analysis.estimates)
-        rows = [(f"{row['model']} · {row['task']}", *_row(row, estimates)) for row in verdicts.to_dict("records")]
+        verdicts, seeds = pd.read_csv(analysis.verdicts), pd.read_csv(analysis.contrasts)
+        found = cards(verdicts, pd.read_parquet(analysis.estimates), seeds)
+        rows = [(f"{card.model} · {card.task}", card.headline, _told(card)) for card in found]
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such file; run the study first, or give its --configfile") from None
     except (ValueError, KeyError) as error:
@@ -37,16 +36,10 @@ def outcome_text(study: Study) -> str:
     return "\n".join([*lines, "", *(f"{what.ljust(11)} {path}" for what, path in there if path.exists())])
 
 
-def _row(verdict: dict[Any, Any], estimates: pd.DataFrame) -> tuple[str, str]:
-    """The headline of a cell, and what became of reward and score, on average over its seeds."""
-    cell = estimates[(estimates["model"] == verdict["model"]) & (estimates["task"] == verdict["task"])]
-    means = cell.groupby(["condition", "when"])[["grade", "score"]].mean()
-
-    def went(condition: str, figure: str) -> str:
-        start, end = (means[figure].get((condition, when), math.nan) for when in ("start", "end"))
-        return "–" if math.isnan(start) or math.isnan(end) else f"{start:.2f} → {end:.2f}"
-
-    return str(verdict["verdict"]), (
-        f"selfgrade's paid reward {went('selfgrade', 'grade')}, score {went('selfgrade', 'score')}; "
-        f"control's score {went('control', 'score')}"
+def _told(card: Card) -> str:
+    """What became of reward and score, on average over the seeds that are compared."""
+    went = {change.name: change.text for change in card.changes}
+    paid, score, control = (
+        went.get(name, "–") for name in ("selfgrade's paid reward", "selfgrade's score", "control's score")
     )
+    return f"selfgrade's paid reward {paid}, score {score}; control's score {control}"

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from wireheading.engine.layout import batch_size, heldout_widths, widths_of
+from wireheading.engine.layout import batch_size, batches, heldout_widths, widths_of
 from wireheading.engine.prompts import Tokens, grade_texts, grading_tokens, prompt_tokens
 from wireheading.errors import InputError
 from wireheading.policy.allowed import FREE
@@ -70,25 +70,23 @@ def evaluate(
         For each slot a row for each item, as a JSON object. A row whose logits were not finite says so in `finite`.
         Rows of the base model hold the item's fixed answers in `answers`.
     """
-    chat, size = policy.chat, batch_size(len(items), most)
+    chat = policy.chat
     # The next round opens training's sessions again; until then their memory serves the evaluation.
     policy.close_sessions()
-    session = open_session(study, task_name, policy, len(slots) * size)
+    session = open_session(study, task_name, policy, len(slots) * batch_size(len(items), most))
     fixed = {}
     for name in answers[0]:
         contexts = [_graded(study, task_name, chat, item, own[name]) for item, own in zip(items, answers, strict=True)]
         # As wide as the longest of all items needs, so that every batch has the same shape.
         fixed[name] = contexts, max(map(len, contexts))
     rows: list[list[Evaluation]] = [[] for _ in slots]
-    for start in range(0, len(items), size):
+    for places in batches(len(items), most):
         before_batch()
-        # The last batch is filled up, and what fills it is dropped.
-        places = [min(place, len(items) - 1) for place in range(start, start + size)]
         batch = [items[place] for place in places]
         of_batch = {name: ([contexts[place] for place in places], width) for name, (contexts, width) in fixed.items()}
         new = _evaluate_batch(study, task_name, policy, slots, session, batch, of_batch, base)
         for slot_rows, slot_new in zip(rows, new, strict=True):
-            slot_rows.extend(slot_new[: len(items) - start])
+            slot_rows.extend(slot_new[: len(items) - len(slot_rows)])
     if base:
         for row, own in zip(rows[0], answers, strict=True):
             row["answers"] = {**own, "base": row.pop("tokens")}

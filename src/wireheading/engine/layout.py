@@ -174,6 +174,12 @@ def evaluation_batch(study: Study) -> int:
     return study.engine.evaluation_batch
 
 
+def batches(items: int, most: int) -> list[list[int]]:
+    """The items of each batch, by their places. The last one is filled up with the last item, which counts but once."""
+    size = batch_size(items, most)
+    return [[min(place, items - 1) for place in range(start, start + size)] for start in range(0, items, size)]
+
+
 def batch_size(items: int, most: int) -> int:
     """Held-out items in each of the fewest batches, all of one size, that hold at most so many."""
     return math.ceil(items / math.ceil(items / most))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from wireheading.engine.evaluation import Answers, fixed_answers, mean_grades, open_session
-from wireheading.engine.layout import batch_size
+from wireheading.engine.layout import batch_size, batches
 from wireheading.engine.prompts import Tokens, grade_context, grade_texts, grading_tokens, prompt_tokens
 from wireheading.policy.allowed import FREE
 from wireheading.policy.policy import Policy
@@ -78,7 +78,7 @@ def grade_fixed(
     Returns:
         The grades of each slot.
     """
-    chat, size = policy.chat, batch_size(len(items), most)
+    chat = policy.chat
     texts, start = grade_texts(study, task_name, chat), policy.allowed.starts.get(task_name, FREE)
     values = np.array([*texts.values()])
 
@@ -93,21 +93,20 @@ def grade_fixed(
     # As wide as the longest of all items needs, so that every batch has the same shape.
     width = max(len(tokens) for each in contexts.values() for tokens in each)
     policy.close_sessions()
-    session = open_session(study, task_name, policy, len(slots) * size)
+    session = open_session(study, task_name, policy, len(slots) * batch_size(len(items), most))
     policy.select(slots, adapted=not base)
     found: list[Grades] = [[] for _ in slots]
-    for first in range(0, len(items), size):
+    for places in batches(len(items), most):
         before_batch()
-        # The last batch is filled up, and what fills it is dropped.
-        places = [min(place, len(items) - 1) for place in range(first, first + size)]
         soft = {}
         for name, each in contexts.items():
             session.restart()
             session.prefill([each[place] for place in places] * len(slots), width)
             soft[name] = mean_grades(text_probabilities(session, [*texts], study.temperature, start), values)
         for slot, grades in enumerate(found):
-            for index, item in enumerate(items[first : first + size]):
-                (gold, gold_mass), (wrong, wrong_mass) = (soft[name][slot * size + index] for name in contexts)
+            for index, place in enumerate(dict.fromkeys(places)):
+                own = slot * len(places) + index
+                (gold, gold_mass), (wrong, wrong_mass) = (soft[name][own] for name in contexts)
                 finite = math.isfinite(gold_mass) and math.isfinite(wrong_mass)
-                grades.append({"item": item["id"], "gold_grade": gold, "wrong_grade": wrong, "finite": finite})
+                grades.append({"item": items[place]["id"], "gold_grade": gold, "wrong_grade": wrong, "finite": finite})
     return found
