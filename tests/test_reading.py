@@ -11,6 +11,10 @@ from hypothesis import strategies as st
 from made_up import few_runs
 
 from wireheading.analysis.pages.reading import common_ends, gold_answer, read_items
+from wireheading.inputs.items import write_items
+
+ENDS = "\n\r\x0b\x0c\x1c\x85\u2028\u2029"
+"""What `str.splitlines` takes for the end of a line."""
 
 CHAT = "system\nYou are helpful.\nuser\nReview:\n{}\n\nIs it positive or negative?\nassistant\n"
 
@@ -44,3 +48,12 @@ def test_items_are_those_that_the_record_was_made_of(tmp_path: Path, changed: bo
     digest = "0" * 64 if changed else hashlib.sha256(path.read_bytes()).hexdigest()
     items = read_items(study, "sentiment", "train", {"train.jsonl": digest})
     assert gold_answer("sentiment", items.get("a")) == (None if changed else "positive")
+
+
+def test_a_text_may_hold_other_characters_that_end_lines(tmp_path: Path) -> None:
+    study = few_runs(tmp_path, resources=str(tmp_path / "resources"))
+    path = study.items_folder("sentiment") / "heldout.jsonl"
+    items = [{"id": str(place), "text": f"Fine{end}film.", "label": "positive"} for place, end in enumerate(ENDS)]
+    write_items(path, items)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert list(read_items(study, "sentiment", "heldout", {"heldout.jsonl": digest}).values()) == items

@@ -76,7 +76,8 @@ def read_items(study: Study, task: str, part: str, inputs: Mapping[str, str]) ->
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != inputs.get(path.name):
         return {}
-    items = map(json.loads, data.decode().splitlines())
+    # Not splitlines: a text may hold other characters that end a line.
+    items = map(json.loads, data.decode().removesuffix("\n").split("\n"))
     return {item["id"]: item for item in items}
 
 
