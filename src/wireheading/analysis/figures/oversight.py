@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from wireheading.analysis.figures.grid import legend
 from wireheading.analysis.figures.heldout import name_of
-from wireheading.analysis.figures.result import POINTS
+from wireheading.analysis.figures.result import curves_table
 from wireheading.analysis.figures.style import colours_of, save, use_style
 from wireheading.analysis.figures.training import interval
 from wireheading.analysis.oversight import signed
@@ -43,9 +43,9 @@ def write_oversight_figures(study: Study, tables: Tables, oversight: Oversight, 
         path = folder / "dose_response.svg"
         draw_dose_response(study, pd.read_csv(oversight.effects), pd.read_csv(oversight.seeds), path)
     if "reform" in asked:
-        columns = ["seed", "model", "task", "condition", "round", "score", "grade"]
-        rounds = pd.read_parquet(tables.rounds, columns=columns)
-        draw_reform(study, rounds, pd.read_parquet(estimates), folder / "reform.svg")
+        columns = ["seed", "model", "task", "condition", "round", "reward", "score", "grade"]
+        curves = curves_table(pd.read_parquet(tables.rounds, columns=columns))
+        draw_reform(study, curves, pd.read_parquet(estimates), folder / "reform.svg")
     if "transfer" in asked:
         draw_transfer(study, pd.read_csv(oversight.transfer), folder / "transfer.svg")
 
@@ -88,12 +88,12 @@ def draw_dose_response(study: Study, effects: pd.DataFrame, seeds: pd.DataFrame,
     plt.close(figure)
 
 
-def draw_reform(study: Study, rounds: pd.DataFrame, estimates: pd.DataFrame, path: Path) -> None:
+def draw_reform(study: Study, curves: pd.DataFrame, estimates: pd.DataFrame, path: Path) -> None:
     """Score and grade − score in training, and leniency on held-out items, before and after a reform."""
     changes = reforms(study)
     without = [other for name in changes if (other := unreformed(study, name)) is not None]
     names = [name for name in study.conditions if name in {*changes, *without, "control"}]
-    data = _curves(rounds[rounds["condition"].isin(names)], estimates[estimates["condition"].isin(names)])
+    data = _means(curves[curves["condition"].isin(names)], estimates[estimates["condition"].isin(names)])
     colours = colours_of(study)
     figure, axes = _panels(study, len(REFORM))
     for column, (model, task) in enumerate(_cells(study)):
@@ -149,18 +149,13 @@ def draw_transfer(study: Study, transfer: pd.DataFrame, path: Path) -> None:
     plt.close(figure)
 
 
-def _curves(rounds: pd.DataFrame, estimates: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds with its 95 % t interval, of bins of rounds and of held-out evaluations."""
+def _means(curves: pd.DataFrame, estimates: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds with its 95 % t interval, of the points of curves and of held-out evaluations."""
     keys = ["model", "task", "condition", "seed", "round"]
-    width = max(1, (int(rounds["round"].max()) + 1 if len(rounds) else 1) // POINTS)
-    binned = rounds.assign(
-        round=rounds["round"] // width * width + width / 2, inflation=rounds["grade"] - rounds["score"]
-    )
-    training = binned.groupby(keys, observed=True)[["score", "inflation"]].mean().reset_index()
     long = pd.concat(
         [
-            training.melt(id_vars=keys, var_name="measure", value_name="value"),
-            estimates[[*keys, "leniency"]].melt(id_vars=keys, var_name="measure", value_name="value"),
+            table[[*keys, *measures]].melt(id_vars=keys, var_name="measure", value_name="value")
+            for table, measures in ((curves, ["score", "inflation"]), (estimates, ["leniency"]))
         ]
     ).dropna()
     lists = long.groupby(["model", "task", "condition", "measure", "round"], observed=True)["value"].agg(list)

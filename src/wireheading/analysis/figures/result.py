@@ -19,6 +19,10 @@ RESULT = ("model", "task", "condition", "seed", "round", "reward", "score")
 """Columns of the figure's table, which has a row for each point of each run; `round` is the middle of its rounds."""
 
 
+CURVES = ("model", "task", "condition", "seed", "round", "reward", "score", "inflation")
+"""Columns of the table of curves, in the same points."""
+
+
 def result_table(rounds: pd.DataFrame) -> pd.DataFrame:
     """The figure's table.
 
@@ -32,6 +36,21 @@ def result_table(rounds: pd.DataFrame) -> pd.DataFrame:
     keys = ["model", "task", "condition", "seed", "round"]
     means = in_points(arms).groupby(keys, observed=True, sort=False)[["reward", "score"]].mean().reset_index()
     return means[list(RESULT)]
+
+
+def curves_table(rounds: pd.DataFrame) -> pd.DataFrame:
+    """Reward, score and inflation of every run, in points.
+
+    Args:
+        rounds: The table of rounds, with at least the columns of `CURVES`, but for `inflation`, and `grade`.
+
+    Returns:
+        A row for each point, with the columns of `CURVES`. `inflation` is the mean of grade − score over the rounds with
+        a grade that can be read; NaN where there is none.
+    """
+    inflated = rounds.assign(inflation=rounds["grade"] - rounds["score"])
+    keys, measures = list(CURVES[:5]), list(CURVES[5:])
+    return in_points(inflated).groupby(keys, observed=True, sort=False)[measures].mean().reset_index()
 
 
 def in_points(rounds: pd.DataFrame) -> pd.DataFrame:
