@@ -11,7 +11,7 @@ import pytest
 from configs import changed
 
 from wireheading.analysis.figures.heldout import FEW, draw_gain_split, draw_reliability
-from wireheading.analysis.figures.result import RESULT, draw_result, result_table
+from wireheading.analysis.figures.result import RESULT, curves_table, draw_result, result_table
 from wireheading.analysis.figures.style import use_style
 from wireheading.analysis.figures.training import learning_curves
 from wireheading.study.config import Study, load_study
@@ -37,7 +37,7 @@ def test_the_first_figure_is_the_same_of_a_fresh_table_and_of_a_saved_one(tmp_pa
     study = study_of(["control", "selfgrade", "honest"])
     rng = np.random.default_rng(0)
     rounds = rounds_of(study).assign(reward=lambda table: rng.random(len(table)) / 3)
-    data = result_table(rounds)
+    data = result_table(curves_table(rounds))
     assert tuple(data.columns) == RESULT
     assert set(data["condition"]) == {"control", "selfgrade"}
     assert len(data) == 3 * 2 * 2 * 20

@@ -23,34 +23,28 @@ CURVES = ("model", "task", "condition", "seed", "round", "reward", "score", "inf
 """Columns of the table of curves, in the same points."""
 
 
-def result_table(rounds: pd.DataFrame) -> pd.DataFrame:
-    """The figure's table.
-
-    Args:
-        rounds: The table of rounds, with at least the columns of `RESULT`.
-
-    Returns:
-        The curves of `selfgrade` and `control`, in points; every round counts, whether its grade could be read or not.
-    """
-    arms = rounds[rounds["condition"].isin(["selfgrade", "control"])]
-    keys = ["model", "task", "condition", "seed", "round"]
-    means = in_points(arms).groupby(keys, observed=True, sort=False)[["reward", "score"]].mean().reset_index()
-    return means[list(RESULT)]
-
-
 def curves_table(rounds: pd.DataFrame) -> pd.DataFrame:
     """Reward, score and inflation of every run, in points.
 
     Args:
-        rounds: The table of rounds, with at least the columns of `CURVES`, but for `inflation`, and `grade`.
+        rounds: The table of rounds, or its first columns, reward, score and grade.
 
     Returns:
-        A row for each point, with the columns of `CURVES`. `inflation` is the mean of grade − score over the rounds with
-        a grade that can be read; NaN where there is none.
+        A row for each point, with the columns of `CURVES`. Every round counts, but in `inflation`, the mean of
+        grade − score, only those whose grade could be read; it is NaN where none could.
     """
     inflated = rounds.assign(inflation=rounds["grade"] - rounds["score"])
     keys, measures = list(CURVES[:5]), list(CURVES[5:])
     return in_points(inflated).groupby(keys, observed=True, sort=False)[measures].mean().reset_index()
+
+
+def result_table(curves: pd.DataFrame) -> pd.DataFrame:
+    """The figure's table: the curves of `selfgrade` and `control`.
+
+    Args:
+        curves: The table of curves.
+    """
+    return curves.loc[curves["condition"].isin(["selfgrade", "control"]), list(RESULT)]
 
 
 def in_points(rounds: pd.DataFrame) -> pd.DataFrame:

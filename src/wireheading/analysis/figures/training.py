@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from wireheading.analysis.figures.grid import cells, grid, label_rows, legend, name_places, present
-from wireheading.analysis.figures.result import draw_result, in_points, result_table
+from wireheading.analysis.figures.result import curves_table, draw_result, in_points, result_table
 from wireheading.analysis.figures.style import Colour, colours_of, dashes_of, save, use_style
 from wireheading.study.config import Study
 from wireheading.study.paths import Tables
@@ -32,7 +32,7 @@ def write_figures(study: Study, tables: Tables, folder: Path) -> None:
     use_style()
     columns = ["seed", "model", "task", "condition", "round", "reward", "score", "grade", "parse_status"]
     rounds = pd.read_parquet(tables.rounds, columns=columns)
-    draw_result(result_table(rounds), folder / "result.svg")
+    draw_result(result_table(curves_table(rounds)), folder / "result.svg")
     learning_curves(study, rounds, folder / "learning_curves.svg")
     runs = pd.read_parquet(tables.runs)
     # The last rounds of a run that diverged are not the end of its training.
