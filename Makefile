@@ -3,6 +3,7 @@
 # make test    install, then every check
 # make smoke   the whole workflow on a study that means nothing: a minute
 # make extras  install the tools of the exports and of the documentation site
+# make findings  make docs/findings.md, its figures and the README's opening anew from the committed tables
 # make docs    build the documentation site in site/, without a warning
 # make help    print these lines
 
@@ -12,7 +13,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --profile profiles/demo
 
-.PHONY: help demo check test lint types fast smoke docs extras packages
+.PHONY: help demo check test lint types fast smoke findings docs extras packages
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -40,6 +41,9 @@ fast: .venv/installed
 
 smoke: .venv/installed
 	$(BIN)/snakemake --directory .test
+
+findings: .venv/installed
+	$(BIN)/python docs/findings/remake.py
 
 docs: .venv/extras
 	$(BIN)/zensical build --clean --strict

@@ -18,10 +18,12 @@ from wireheading.analysis.figures import FIGURES
 from wireheading.analysis.figures.heldout import write_heldout_figures
 from wireheading.analysis.figures.training import write_figures
 from wireheading.analysis.pages.report import write_report
+from wireheading.files import sha256_of
 from wireheading.jobs import short_digest
 from wireheading.records.record import make_record, write_record
+from wireheading.records.transcripts import write_heldout
 from wireheading.study.config import Run, Study, load_study
-from wireheading.study.paths import Analysis, Tables, jobs_folder
+from wireheading.study.paths import Analysis, Tables, heldout_path, jobs_folder
 
 ITEMS = 40
 PROVENANCE = {
@@ -46,6 +48,7 @@ def write_runs(
     evaluated: Mapping[str, Any] | None = None,
     last: int | None = None,
     spread: Mapping[str, float] | None = None,
+    said: str | None = None,
 ) -> None:
     """Writes the records of a study whose graders became more lenient by so much in each condition.
 
@@ -57,6 +60,7 @@ def write_runs(
         evaluated: What is put in the rows of the last evaluation.
         last: Rounds of the runs that diverged; half of all unless given.
         spread: By how much graders became more lenient to other tasks' answers, for each condition; 0 for the others.
+        said: What every held-out response says; without it there are no transcripts of them.
     """
     for index, run in enumerate(study.runs()):
         if runs is not None and run not in runs:
@@ -79,15 +83,20 @@ def write_runs(
             seen = made_up_evaluation(rng, ITEMS, 0.5, lenient)
             evaluations[study.rounds] = [{**row, **(evaluated or {})} for row in seen]
         more = (spread or {}).get(run.condition, 0.0)
+        items, transcript = study.items_folder(run.task) / "heldout.jsonl", heldout_path(study.record_path(run))
+        if said is not None:
+            transcript.parent.mkdir(parents=True, exist_ok=True)
+            texts = {"response": said, "grade_text": said, "base_grade_text": said}
+            write_heldout(transcript, {at: [{**row, **texts} for row in rows] for at, rows in evaluations.items()})
         record = make_record(
             study,
             run,
-            inputs={},
+            inputs={items.name: sha256_of(items)} if items.exists() else {},
             status="diverged" if run in diverged else "complete",
             problem="round 8: the loss or its gradient was not finite" if run in diverged else None,
             rows=rounds,
             evaluations=evaluations,
-            transcripts={},
+            transcripts={} if said is None else {transcript.name: sha256_of(transcript)},
             timing={"first_round": 0, "rounds": len(rounds), "seconds": 10.0, "evaluating_seconds": 1.0},
             provenance=PROVENANCE,
             transfer={other: (made_up_grades(other, 0.0), made_up_grades(other, more, rng)) for other in others},
