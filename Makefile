@@ -12,6 +12,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --profile profiles/demo
+# Two workers: while the tests of one wait, those of the other go on. A file's tests share fixtures and a worker.
+PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo check test lint types fast smoke findings docs extras packages
 
@@ -26,7 +28,7 @@ check: lint types fast
 
 test: lint types .venv/installed
 	$(SNAKEMAKE) --lint
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -37,7 +39,7 @@ types: .venv/installed
 	$(BIN)/mypy
 
 fast: .venv/installed
-	$(BIN)/pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 smoke: .venv/installed
 	$(BIN)/snakemake --directory .test

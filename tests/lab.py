@@ -147,7 +147,7 @@ def _guard(lab: Lab) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["sh", "-c", script], env=lab.environment, start_new_session=True)
 
 
-def _await_idle(lab: Lab, seconds: float = 30) -> None:
+def _await_idle(lab: Lab, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         done = subprocess.run(

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from configs import ROOT
-from workplace import Workplace, science
+from workplace import Workplace, science, targets
 
 from wireheading.engine.leases import leased
 from wireheading.study.config import Study
+from wireheading.study.paths import Tables
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +35,7 @@ def test_everything_killed_at_once_goes_on_from_the_checkpoints(finished: Workpl
     # Snakemake cannot know that whoever locked the folder is dead.
     assert "--unlock" in workplace.snakemake(succeeds=False)
     workplace.snakemake("--unlock")
-    assert "resuming from round 2" in workplace.snakemake()
+    assert "resuming from round 2" in workplace.make_records(study)
     ours, theirs = workplace.records(study), finished.records(study)
     assert {run: science(ours[run]) for run in study.runs()} == {run: science(theirs[run]) for run in study.runs()}
 
@@ -51,7 +52,7 @@ def test_ctrl_c_loses_nothing(finished: Workplace, tmp_path: Path) -> None:
     told, _ = process.communicate()
     assert process.returncode != 0
     assert "the same command goes on" in told
-    workplace.snakemake()
+    workplace.make_records(study)
     ours, theirs = workplace.records(study), finished.records(study)
     assert {run: science(ours[run]) for run in study.runs()} == {run: science(theirs[run]) for run in study.runs()}
 
@@ -76,6 +77,10 @@ class Shared:
     first: Workplace
     second: Workplace
     study: Study
+
+    def make_tables(self) -> str:
+        """Makes the records of the first and their tables, and no figures and pages."""
+        return self.first.snakemake(*targets(self.study), str(Tables.of(self.study).records))
 
     def records(self) -> dict[str, bytes]:
         folder = Path(self.study.results)
@@ -102,13 +107,13 @@ def shared(finished: Workplace, tmp_path: Path) -> Shared:
 @pytest.mark.parametrize("stale", [False, True])
 def test_a_job_that_fails_touches_no_record_that_another_invocation_made(shared: Shared, stale: bool) -> None:
     if stale:
-        shared.first.snakemake("--config", "rounds=3")
+        shared.first.make_records(shared.study, "--config", "rounds=3")
     with leased(["held"], pytest.fail):
         second = shared.second.start(device="held")
         assert second.stdout is not None
         while "waiting for one" not in (line := second.stdout.readline()):
             assert line, "it ended"
-        shared.first.snakemake()
+        shared.make_tables()
         before = shared.records()
         assert len(before) == 3 + 5, "records and tables"
         for process in sorted(_descendants(second.pid), reverse=True):
@@ -117,7 +122,7 @@ def test_a_job_that_fails_touches_no_record_that_another_invocation_made(shared:
         told, _ = second.communicate()
     assert second.returncode != 0, told
     assert shared.records() == before
-    assert "Nothing to be done" in shared.first.snakemake()
+    assert "Nothing to be done" in shared.make_tables()
 
 
 def _descendants(pid: int) -> list[int]:
@@ -127,7 +132,7 @@ def _descendants(pid: int) -> list[int]:
 
 
 def test_an_invocation_that_finds_runs_held_says_so_and_ends(shared: Shared) -> None:
-    first = shared.first.start()
+    first = shared.first.start(*targets(shared.study))
     while not [*Path(shared.study.results).glob("**/state-*")]:
         assert first.poll() is None
         time.sleep(0.01)
@@ -141,7 +146,7 @@ def test_an_invocation_that_finds_runs_held_says_so_and_ends(shared: Shared) -> 
 
 
 def test_tables_that_cannot_be_made_again_leave_those_of_another_invocation(shared: Shared) -> None:
-    shared.first.snakemake()
+    shared.make_tables()
     before = shared.records()
     place = shared.second.folder
     (place / "workflow").unlink()

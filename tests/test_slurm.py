@@ -17,15 +17,16 @@ import pytest
 import yaml
 from configs import ROOT
 from lab import Lab, missing, slurm_lab
-from workplace import Workplace, science
+from workplace import Workplace, science, targets
 
 from wireheading.records.record import read_record
 from wireheading.study.config import Study
+from wireheading.study.paths import Analysis
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=f"no Slurm: {missing()}")]
 
 ENGINE = {"lockstep": ["task", "condition"], "threads": 1, "checkpoint_every": 10}
-CHANGES = {"seeds": [42, 123, 456], "rounds": 100, "engine": ENGINE}
+CHANGES = {"seeds": [42, 123, 456], "rounds": 40, "engine": ENGINE}
 
 PATIENCE = 1200.0
 """Seconds that anything may take on a busy machine."""
@@ -45,16 +46,17 @@ def test_a_disturbed_cluster_gives_the_bytes_of_an_undisturbed_machine(lab: Lab,
     local, cluster = (Workplace(_made(tmp_path / name)) for name in ("local", "cluster"))
     study = local.configure(**CHANGES)
     cluster.configure(**CHANGES)
-    local.snakemake()
+    local.make_records(study)
     shutil.copytree(local.folder / "resources", cluster.folder / "resources")
-    run_disturbed(lab, cluster, study)
+    # With tables and verdicts, which are jobs without a GPU. Figures and pages are such jobs too.
+    run_disturbed(lab, cluster, study, *targets(study), str(Analysis.of(study).verdicts))
     compare(local, cluster, study)
 
 
-def run_disturbed(lab: Lab, cluster: Workplace, study: Study) -> None:
-    """Runs a study on the cluster, where three of its jobs are disturbed."""
+def run_disturbed(lab: Lab, cluster: Workplace, study: Study, *wanted: str) -> None:
+    """Does a study, or what is wanted of it, on the cluster, where three of its jobs are disturbed."""
     command = [
-        *(sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", "--configfile", "small.yaml"),
+        *(sys.executable, "-m", "snakemake", *wanted, "--profile", "profiles/slurm", "--configfile", "small.yaml"),
         *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"),
         # As the jobs of other models do; the small model's ask for none.
         *("--set-resources", "rl_run:gpu=1"),

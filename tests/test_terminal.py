@@ -20,7 +20,7 @@ from made_up import few_runs, write_job, write_runs
 from screen import Screen, on_terminal
 from snakemake.logging import DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
-from workplace import Workplace
+from workplace import Workplace, targets
 
 from wireheading import console
 from wireheading.console import Lines, Messages, take_over
@@ -274,8 +274,8 @@ def two_jobs(finished: Workplace, folder: Path, rounds: int) -> tuple[Workplace,
     return workplace, workplace.configure(rounds=rounds, engine=engine)
 
 
-def snakemake(workplace: Workplace, watch: Any = lambda *_: None) -> tuple[int, list[str]]:
-    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/demo", "--configfile", "small.yaml"]
+def snakemake(workplace: Workplace, *wanted: str, watch: Any = lambda *_: None) -> tuple[int, list[str]]:
+    command = [sys.executable, "-m", "snakemake", *wanted, "--profile", "profiles/demo", "--configfile", "small.yaml"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WIREHEADING_")}
     code, screen = on_terminal(command, workplace.folder, environment, watch)
     return code, str(screen).splitlines()
@@ -291,7 +291,7 @@ def test_a_study_on_a_terminal(finished: Workplace, tmp_path: Path) -> None:
         if all("/40 " in line for line in last):
             together.add(tuple(line.split("   ")[0] for line in last))
 
-    code, lines = snakemake(workplace, watch)
+    code, lines = snakemake(workplace, watch=watch)
     assert code == 0, lines
     assert together == {("tiny · seed 123", "tiny · seed 42")}, "both jobs have a line at the same time"
     assert len(lines) < 25, lines
@@ -317,12 +317,12 @@ def test_ctrl_c_says_where_it_was_saved_and_the_same_command_goes_on(finished: W
             typed.append(time.monotonic())
             os.killpg(process.pid, 2)
 
-    code, lines = snakemake(workplace, watch)
+    code, lines = snakemake(workplace, *targets(study), watch=watch)
     assert code != 0
     saved = [line for line in lines if "saved at round" in line]
     assert len(saved) == 2, lines
     assert all(line.endswith("of 40; the same command goes on from there") for line in saved)
     assert len(lines) < 25, lines
-    code, lines = snakemake(workplace)
+    code, lines = snakemake(workplace, *targets(study))
     assert code == 0, lines
     assert len(workplace.records(study)) == 12
