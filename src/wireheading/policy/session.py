@@ -126,7 +126,7 @@ class Session:
                 raise ValueError(f"a context of {len(context)} tokens does not fit into {width}")
         own = range(len(self.tokens))[rows]
         fed, shared = len(contexts), len(own) // len(contexts)
-        if shared > 1 and self.column > 0:
+        if fed != len(own) and self.column > 0:
             raise ValueError(f"{fed} contexts for {len(own)} rows can only be a first turn")
         block = np.full((fed, width), self.chat.pad_token, dtype=np.int64)
         filled = np.arange(width) >= width - np.array([[len(context)] for context in contexts])
