@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from wireheading.engine.evaluation import open_session
-from wireheading.engine.layout import Part, batch_size, groups_of, widths_of
+from wireheading.engine.layout import batch_size, groups_of, widths_of
 from wireheading.engine.prompts import grade_texts
 from wireheading.engine.setup import policy_of
 from wireheading.engine.tracing import Characters, Tracer, fused_attention
@@ -139,8 +139,8 @@ def _round(study: Study, axes: Sequence[Run], policy: Policy, tracer: Tracer) ->
         slots, widths = group.slots, group.widths
         tracer.restart()
         session = _opened(policy, len(slots), widths.session)
-        for part in group.parts.values():
-            _prefill_part(policy, part, slots, session, widths.prompt)
+        session.restart()
+        policy.prefill(session, slots, [()] * len(slots), widths.prompt, group.prompts)
         _prefill(policy, slots, session, [(widths.prompt + widths.response, widths.grading_next)])
         if group.apart:
             apart = _opened(policy, len(group.apart), widths.session_apart)
@@ -194,14 +194,6 @@ def _opened(policy: Policy, rows: int, columns: int) -> Session:
     policy.select(range(1), adapted=True)
     session.prefill([()] * rows, 1)
     return session
-
-
-def _prefill_part(policy: Policy, part: Part, slots: range, session: Session, end: int) -> None:
-    """Prefills a part's prompts, up to a column where those of all parts end."""
-    policy.select(part.slots, adapted=True)
-    session.column = end - part.widths.prompt
-    rows = slice(part.slots.start - slots.start, part.slots.stop - slots.start)
-    session.prefill([()] * len(part.slots), part.widths.prompt, rows)
 
 
 def _prefill(

@@ -101,6 +101,11 @@ class Group:
     past: range
 
     @property
+    def prompts(self) -> list[tuple[range, int]]:
+        """The slots of each task, and the columns of their prompts."""
+        return [(part.slots, part.widths.prompt) for part in self.parts.values()]
+
+    @property
     def apart_adapters(self) -> range:
         """The slots whose adapters the rows apart get: their own, or any where the base grades, which has them off."""
         return self.slots if self.widths.fresh else range(len(self.apart))

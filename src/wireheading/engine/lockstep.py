@@ -127,8 +127,7 @@ class Lockstep:
                 state.reply(None)
         session = self.policy.open_session(len(slots), widths.session)
         rows = {slot: row for row, slot in enumerate(slots)}
-        parts = [(part.slots, part.widths.prompt) for part in group.parts.values()]
-        self._sample(Respond, session, slots, rows, widths.prompt, widths.response, members, parts)
+        self._sample(Respond, session, slots, rows, widths.prompt, widths.response, members, group.prompts)
         self._sample(GradeNext, session, slots, rows, widths.grading_next, widths.grade, members)
         if any(isinstance(state.request, GradeApart) for state in members):
             apart = self.policy.open_session(len(group.apart), widths.session_apart)
@@ -171,7 +170,7 @@ class Lockstep:
             width: The columns of the contexts.
             limit: The columns of the completions.
             members: The runs.
-            parts: Slots after slots, the columns of their contexts where these are fewer; see `Policy.sample`.
+            parts: Slots after slots, the columns of their contexts where these are fewer; see `Policy.prefill`.
         """
         asking = [(state, state.request) for state in members if isinstance(state.request, kind)]
         if not asking:
@@ -232,7 +231,7 @@ class Lockstep:
                         f"config: engine.chunk = {self.study.engine.chunk}: the device's memory ran out in an update "
                         f"of {chunk} runs; set a smaller chunk, or engine.halve_chunk: true"
                     ) from None
-            # Values are written last and all at once, so nothing but gradients and step counts was touched.
+            # Values are written once there is room, so nothing but gradients and step counts was touched.
             adapters.grads[slots.start : slots.stop] = 0
             adapters.steps.copy_(taken)
             self.policy.set_chunk((chunk + 1) // 2)

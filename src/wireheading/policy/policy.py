@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from wireheading.policy.activation_checkpointing import checkpoint_activations
@@ -123,19 +124,40 @@ class Policy:
             limit: Columns that the completions take.
             adapted: Whether each slot's adapter is on; if not, the frozen base model is sampled. All are on if None.
             starts: The state of allowed tokens in which each row begins; free text if None.
-            parts: Slots after slots, the columns that their contexts take, the last of `width`; all take all if empty.
+            parts: Slots after slots, the columns that their contexts take; see `prefill`.
         """
         gate = None
         if adapted is not None:
             gate = torch.tensor(adapted, dtype=self.adapters.values.dtype, device=self.adapters.values.device)
+        self.prefill(session, slots, contexts, width, parts, gate)
+        self.adapters.select(slots, gate=gate)
+        return session.decode(draws, limit, self.temperature, starts)
+
+    def prefill(
+        self,
+        session: Session,
+        slots: range,
+        contexts: Sequence[Sequence[int]],
+        width: int,
+        parts: Sequence[tuple[range, int]],
+        gate: Tensor | None = None,
+    ) -> None:
+        """Appends a context to each row of a session, part after part; all of them end in the same column.
+
+        Args:
+            session: The session.
+            slots: The slots that its rows belong to.
+            contexts: Each row's new tokens.
+            width: Columns that the contexts take.
+            parts: Slots after slots, the columns that their contexts take; all take `width` if empty.
+            gate: For each slot 1 if its adapter is on, else 0; all are on if None.
+        """
         end = session.column + width
         for part, own in parts or [(slots, width)]:
             rows = slice(part.start - slots.start, part.stop - slots.start)
             self.adapters.select(part, gate=None if gate is None else gate[rows])
             session.column = end - own
             session.prefill(contexts[rows], own, rows)
-        self.adapters.select(slots, gate=gate)
-        return session.decode(draws, limit, self.temperature, starts)
 
     def update(
         self,

@@ -254,9 +254,8 @@ def adamw(adapters: Adapters, slots: range, live: Tensor, norms: Tensor, config:
     size = (config.lr / (1 - beta1**steps)).to(grads).unsqueeze(1)
     root = (1 - beta2**steps).sqrt().to(grads).unsqueeze(1)
     keep = ~stepped.unsqueeze(1)
-    states = (adapters.values[part], grads, adapters.exp_avg[part], adapters.exp_avg_sq[part])
-    blocks = (state.tensor_split(BLOCKS, dim=1) for state in states)
-    for values, grad, exp_avg, exp_avg_sq in zip(*blocks, strict=True):
+
+    def step(values: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor) -> None:
         new_avg = exp_avg.lerp(grad, 1 - beta1)
         new_avg_sq = (exp_avg_sq * beta2).addcmul_(grad, grad, value=1 - beta2)
         new_values = (values * (1 - config.lr * config.weight_decay)).sub_(
@@ -264,5 +263,10 @@ def adamw(adapters: Adapters, slots: range, live: Tensor, norms: Tensor, config:
         )
         for old, new in ((values, new_values), (exp_avg, new_avg), (exp_avg_sq, new_avg_sq)):
             old.copy_(torch.where(keep, old, new))
+
+    states = (adapters.values[part], grads, adapters.exp_avg[part], adapters.exp_avg_sq[part])
+    # The first block is the largest and leaves its room to the next: if memory runs out, nothing is written yet.
+    for block in zip(*(state.tensor_split(BLOCKS, dim=1) for state in states), strict=True):
+        step(*block)
     adapters.publish(part)
     grads.zero_()
