@@ -16,7 +16,7 @@ from wireheading.policy.policy import Policy
 from wireheading.policy.update import Step, Turn, Width
 from wireheading.study.sections import LoraConfig, OptimizerConfig
 
-FAMILIES = ["llama", "mistral", "mistral-window", "gemma2", "qwen3"]
+FAMILIES = ["llama", "mistral", "mistral-window", "gemma2", "qwen2", "qwen3"]
 WIDTHS = [Width(8, 5), Width(7, 4)]
 
 

@@ -70,7 +70,7 @@ def test_tensors_are_counted_while_they_live() -> None:
         assert tracer.peak == 0
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen2"])
 def test_two_traces_tell_of_any_number_of_layers(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     study, axes = job()
     config = shape(family, num_hidden_layers=8)

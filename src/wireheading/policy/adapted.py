@@ -74,7 +74,7 @@ class Joint:
     def adapted(self, x: Tensor, y: Tensor) -> Tensor:
         """Adds to the base layers' outputs what the adapters give, with its graph, as the policy is sampled."""
         result: Tensor = _Adapted.apply(  # type: ignore[no-untyped-call]
-            x, y, self.a, self.b, self.finite, self.scale, self.outs, *self.leaves
+            y, x, self.a, self.b, self.finite, self.scale, self.outs, *self.leaves
         )
         return result
 
@@ -102,13 +102,16 @@ class Joint:
 
 
 class _Adapted(torch.autograd.Function):
-    """The products of the adapters in the base model's type, as it is computed in, with gradients in theirs."""
+    """The products of the adapters in the base model's type, as it is computed in, with gradients in theirs.
+
+    What is written in place comes first: with a bias it is a view, and of a view PyTorch takes the first gradient.
+    """
 
     @staticmethod
     def forward(
         context: Any,
-        x: Tensor,
         y: Tensor,
+        x: Tensor,
         a: Tensor,
         b: Tensor,
         finite: Tensor,
@@ -139,7 +142,7 @@ class _Adapted(torch.autograd.Function):
         grad_bs = [
             product[:, :, index * rank : (index + 1) * rank] * context.scale for index, product in enumerate(products)
         ]
-        return grad_x, grads[0], None, None, None, None, None, grad_a, *grad_bs
+        return grads[0], grad_x, None, None, None, None, None, grad_a, *grad_bs
 
 
 def _wide_bmm(left: Tensor, right: Tensor) -> Tensor:
