@@ -151,6 +151,15 @@ def test_the_study_asks_for_what_its_models_take(name: str) -> None:
     assert STUDY.models[name].vram_gb == math.ceil(told.total / GB)
 
 
+def test_a_grade_that_is_asked_for_in_a_session_of_its_own_takes_less() -> None:
+    config = shape(num_hidden_layers=6)
+    told = estimate(*job(), config)
+    asked = "{response} Correct? 1/0"
+    apart = estimate(*job(grading_context="fresh", tasks__sentiment__grading_prompt=asked), config)
+    assert apart.update < told.update
+    assert apart.evaluation < told.evaluation
+
+
 def test_past_adapters_are_counted_with_their_session() -> None:
     lagged = {"name": "lag", "grader": "policy", "reward": "grade", "credit": "response", "grader_lag": 9}
     config = shape(num_hidden_layers=4)

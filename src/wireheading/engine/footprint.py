@@ -170,10 +170,11 @@ def _evaluations(
             session = open_session(study, task, policy, len(slots) * size)
             policy.select(slots, adapted=True)
             _prefill(policy, slots, session, [(0, widths.prompt)])
-            _prefill(policy, slots, session, [(widths.prompt + widths.response, widths.grading_next)], grades)
+            own = (0, widths.grading_fixed) if widths.fresh else (widths.prompt + widths.response, widths.grading_next)
+            _prefill(policy, slots, session, [own], grades)
+            session.restart()
             if not widths.fresh:
                 policy.select(slots[:1], adapted=False)
-                session.restart()
                 session.prefill([()] * size, widths.prompt)
             _prefill(policy, slots, session, [(session.column, widths.grading_fixed)], grades)
             yield f"evaluation {task}", tracer.peak
