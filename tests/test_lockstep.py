@@ -207,12 +207,12 @@ def test_a_signal_stops_a_job_after_its_round_and_loses_nothing(
     undisturbed: Study, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     study = make_study(tmp_path)
-    runs = study.runs()[::5]
+    runs, handler = study.runs()[::5], signal.getsignal(number)
     with monkeypatch.context() as patch:
         patch.setattr(Lockstep, "_round", signalled(Lockstep._round, number, calls=9))
         with pytest.raises(Stopped, match=rf"^toy: {number.name}: saved at round 5 of 7; the same command goes on"):
             run_all(study, toy, runs)
-    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    assert signal.getsignal(number) == handler
     run_all(study, toy, runs)
     same(study, undisturbed, runs)
     for run in runs:
@@ -425,6 +425,9 @@ def test_an_update_that_runs_out_of_memory_is_made_again_in_half_the_chunk(
 
     def limited(chunk: Chunk) -> None:
         accumulate(chunk)
+        if chunk.losses.is_meta:
+            # On a GPU the job's memory is estimated first.
+            return
         widest.append(len(chunk.slots))
         # The gradients of the first part are there already when the second finds no room.
         if len(chunk.slots) > 2 and len(widest) == 2:
