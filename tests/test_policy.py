@@ -52,13 +52,18 @@ def test_cached_sampling_and_the_update_see_the_same_policy_as_a_plain_forward_p
 
 
 @pytest.mark.parametrize(
-    ("trained", "apart"),
-    [((True, True), False), ((False, True), False), ((True, True), True)],
-    ids=["both", "grade", "each turn with an advantage of its own"],
+    ("family", "trained", "apart"),
+    [
+        ("llama", (True, True), False),
+        ("llama", (False, True), False),
+        ("llama", (True, True), True),
+        ("qwen2", (True, True), False),
+    ],
+    ids=["both", "grade", "each turn with an advantage of its own", "layers with a bias"],
 )
-def test_one_run_is_peft_and_torch_adamw(tmp_path: Path, trained: tuple[bool, bool], apart: bool) -> None:
+def test_one_run_is_peft_and_torch_adamw(tmp_path: Path, family: str, trained: tuple[bool, bool], apart: bool) -> None:
     """Loss, gradient norm and parameters over 20 updates, against the libraries that define them."""
-    policy, slot = make_policy(3), 1
+    policy, slot = make_policy(3, family=family), 1
     oracle = PeftOracle(policy, slot, tmp_path)
     rng = np.random.default_rng(0)
     base = {name: p.clone() for name, p in policy.model.named_parameters()}

@@ -188,7 +188,7 @@ def test_the_table_has_seeds_and_models_by_tasks_and_conditions(tmp_path: Path) 
     assert lines[3].split() == ["123", "tiny", "running", "100"] + ["missing"] * 8
     assert lines[2].index("done") == lines[1].index("honest", lines[1].index("honest") + 1)
     assert lines[-2] == f"{len(runs)} runs: 1 done, 1 running, 70 missing"
-    assert lines[-1] == "71 runs left to do; GPU hours: tiny about 3"
+    assert lines[-1] == "71 runs left to do; job hours: tiny about 3"
 
 
 def test_check_tells_what_each_record_is_worth(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_watched_study_is_shown_until_nothing_is_left(
     assert seen[0].splitlines() == [
         "tiny · seed 42   7/16 ▓▓▓░░░░░ 1 min left · 2 rounds/s",
         f"{runs} runs: 3 running, {runs - 3} missing",
-        f"{runs} runs left to do; GPU hours: tiny unknown, as none of it…",
+        f"{runs} runs left to do; job hours: tiny unknown, as none of it…",
     ]
     assert seen[1].splitlines()[0] == f"{runs} runs: {runs} missing"
     assert str(terminal).splitlines() == [f"{runs} runs: {runs} done", "nothing left to do"]

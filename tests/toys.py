@@ -74,8 +74,8 @@ def toy_model(family: str = "llama", dtype: torch.dtype = torch.float64, seed: i
     config = families[family]()
     torch.manual_seed(seed)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    for parameter in model.parameters():
-        if parameter.ndim == 2:
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 or name.endswith(".bias"):
             torch.nn.init.normal_(parameter, std=0.3)
     prepare(model)
     return model

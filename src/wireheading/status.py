@@ -104,7 +104,7 @@ def survey(study: Study, now: float) -> Survey:
 
 
 def hours_left(study: Study, statuses: Sequence[RunStatus]) -> dict[str, float | None]:
-    """GPU hours that are left, by model.
+    """Hours of jobs that are left, by model; a job has one GPU, or none.
 
     A job takes as long as its longest run, because empty slots are computed too. So its remaining rounds are counted
     once. A round is taken to last the median of finished jobs of the same model with the nearest number of slots.
@@ -205,7 +205,7 @@ def _left(study: Study, statuses: Sequence[RunStatus]) -> str:
         f"{model} {'unknown, as none of its runs is finished' if time_ is None else f'about {time_:.2g}'}"
         for model, time_ in hours.items()
     ]
-    return f"{runs} runs left to do; GPU hours: {'; '.join(parts)}"
+    return f"{runs} runs left to do; job hours: {'; '.join(parts)}"
 
 
 def _status(study: Study, run: Run, running: int | None, valid: set[str]) -> RunStatus:
