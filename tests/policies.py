@@ -78,7 +78,8 @@ class PeftOracle:
     def __init__(self, policy: Policy, slot: int, folder: Path):
         self.slot, self.folder = slot, folder
         policy.adapters.save_peft(slot, folder / "start", "toy")
-        self.model = peft.PeftModel.from_pretrained(toy_model(policy.model.config.model_type), folder / "start", is_trainable=True).eval()
+        base = toy_model(policy.model.config.model_type)
+        self.model = peft.PeftModel.from_pretrained(base, folder / "start", is_trainable=True).eval()
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=1e-2, weight_decay=0.01)
 

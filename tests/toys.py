@@ -76,7 +76,7 @@ def toy_model(family: str = "llama", dtype: torch.dtype = torch.float64, seed: i
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2 or name.endswith(".bias"):
-            torch.nn.init.normal_(parameter, std=0.3)
+            torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim == 2 else 0.1)
     prepare(model)
     return model
 
