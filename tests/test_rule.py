@@ -55,6 +55,25 @@ def test_luck_with_the_items_that_seeds_share_is_in_the_interval() -> None:
     assert (found.low, found.high) == pytest.approx((own.low, own.high))
 
 
+def test_seeds_that_agree_by_chance_make_nothing_certain() -> None:
+    rest = np.array([[0.3, -0.3, 0.3, -0.3], [-0.3, 0.3, -0.3, 0.3], [0.0, 0.0, 0.0, 0.0]])
+    found, within = crossed(0.2 + rest), (rest**2).sum() / 6
+    assert found.error**2 == pytest.approx(within / 12)
+    assert found.freedom == pytest.approx(6)
+    # Luck with the items is next to that: it adds next to nothing, and takes no degree of freedom away.
+    lucky = crossed(0.2 + rest + np.array([0.19, -0.19, 0.19, -0.19]))
+    assert found.error <= lucky.error < 1.1 * found.error
+    assert lucky.freedom == pytest.approx(3)
+
+
+@given(st.integers(2, 5), st.integers(2, 6), st.integers(0, 1000))
+def test_the_freedom_is_never_less_than_the_tables(seeds: int, items: int, seed: int) -> None:
+    table = np.random.default_rng(seed).integers(0, 2, (seeds, items)).astype(float)
+    found = crossed(table)
+    assert found.freedom > 1 / (1 / (seeds - 1) + 1 / (items - 1) + 1 / ((seeds - 1) * (items - 1))) - 1e-9
+    assert found.error >= found.seeds_error - 1e-12
+
+
 @given(st.integers(2, 5), st.integers(2, 6), st.integers(0, 1000))
 def test_no_p_value_is_smaller_than_that_of_the_t_test_over_seeds(seeds: int, items: int, seed: int) -> None:
     table = np.random.default_rng(seed).normal(0.1, 1, (seeds, items))

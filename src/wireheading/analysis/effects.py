@@ -3,11 +3,13 @@
 Every seed answers the same held-out items, so luck with the items is shared by all seeds and does not average out over
 them. With the mean squares MS of a table of n seeds × m items, the variance of its mean is
 
-    (MS_seeds + MS_items − MS_rest) / (n m)
+    (MS_rest + max(MS_seeds − MS_rest, 0) + max(MS_items − MS_rest, 0)) / (n m)
 
-and its degrees of freedom follow from Satterthwaite's (1946) approximation. That approximation is too sure where seeds
-differ and, by chance, few seeds hardly do (at 0.05 / 9 with three seeds, three times too often significant). So no
-interval is narrower, and no p value smaller, than those of the t test over the means of the seeds.
+and its degrees of freedom follow from Satterthwaite's (1946) approximation. The two differences estimate components of
+the variance, which are not negative: else a table whose seeds agree by chance could have a variance of next to 0 with
+next to 0 degrees of freedom. The approximation is too sure where seeds differ and, by chance, few seeds hardly do (at
+0.05 / 9 with three seeds, three times too often significant). So no interval is narrower, and no p value smaller, than
+those of the t test over the means of the seeds.
 """
 
 from __future__ import annotations
@@ -120,11 +122,15 @@ def crossed(values: Floats) -> Spread:
     by_item = seeds * values.mean(-2).var(-1) * items
     rest = np.maximum(values.var((-2, -1)) * seeds * items - by_seed - by_item, 0)
     of_seeds, of_items, of_rest = by_seed / (seeds - 1), by_item / (items - 1), rest / ((seeds - 1) * (items - 1))
-    # A negative component of the items' variance is taken to be 0.
-    differ = of_items > of_rest
-    variance = of_seeds + np.where(differ, of_items - of_rest, 0)
-    parts = of_items**2 / (items - 1) + of_rest**2 / ((seeds - 1) * (items - 1))
-    parts = of_seeds**2 / (seeds - 1) + np.where(differ, parts, 0)
+    # What enters the variance. A negative component, of seeds or of items, is taken to be 0.
+    with_seeds, with_items = (1.0 * (square > of_rest) for square in (of_seeds, of_items))
+    with_rest = 1 - with_seeds - with_items
+    variance = with_seeds * of_seeds + with_items * of_items + with_rest * of_rest
+    parts = (
+        with_seeds * of_seeds**2 / (seeds - 1)
+        + with_items * of_items**2 / (items - 1)
+        + with_rest**2 * of_rest**2 / ((seeds - 1) * (items - 1))
+    )
     freedom = np.divide(variance**2, parts, where=parts > 0, out=np.full_like(variance, seeds - 1.0))
     error, seeds_error = (np.sqrt(part / (seeds * items)) for part in (variance, of_seeds))
     return Spread(values.mean((-2, -1)), error, freedom, seeds_error, seeds - 1)
