@@ -73,7 +73,12 @@ def tables_of(study: Study) -> dict[str, pd.DataFrame]:
         "costs": analysis.costs,
     }
     if oversight_figures(study):
-        paths |= {"oversight": oversight.effects, "oversight_seeds": oversight.seeds, "transfer": oversight.transfer}
+        paths |= {
+            "oversight": oversight.effects,
+            "oversight_seeds": oversight.seeds,
+            "transfer": oversight.transfer,
+            "onsets": analysis.onsets,
+        }
     for path in (tables.rounds, *paths.values()):
         if not path.exists():
             raise InputError(f"{path}: no such file; run the study first")

@@ -29,7 +29,7 @@ from wireheading.study.oversight import oversight_figures
 from wireheading.study.reading import read_config
 
 HERE = Path(__file__).parent
-FIRST = "smollm2-135m"
+FIRST = "qwen2.5-coder-1.5b"
 """The study that the README and the page open with."""
 
 VERSIONS = ("python", "torch", "transformers", "peft")
