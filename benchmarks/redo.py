@@ -141,6 +141,9 @@ def redo(path: Path, model: Path, folder: Path, rounds: int, precision: str, thr
         raise InputError(f"--rounds {rounds}: {path} is evaluated after round {most + 1}; give at most {most}")
     items = Items.read(folder / run.task, run.task)
     here, read = model_digests(model) | items.digests, record["inputs"]
+    for other in study.other_tasks(run.task):
+        # Answers of other tasks are graded at the end alone, which is not redone.
+        here[f"{other}.heldout.jsonl"] = read[f"{other}.heldout.jsonl"]
     # A tokenizer's files are written anew by each version of transformers; the prompts show whether they mean the same.
     differing = sorted(name for name in read if here.get(name) != read[name])
     for name in differing:

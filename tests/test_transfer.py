@@ -258,3 +258,11 @@ def test_the_estimate_of_memory_counts_the_longest_task_that_is_graded() -> None
 
     without = evaluation(evaluation__transfer=False)
     assert evaluation(evaluation__transfer=True) > 2 * without
+
+
+def test_a_run_that_grades_other_tasks_is_redone_from_its_record(undisturbed: Study, toy: Path) -> None:
+    from redo import redo
+
+    run = next(run for run in undisturbed.runs() if run.condition == "coin")
+    (row,) = redo(undisturbed.record_path(run), toy / "model", toy / "data", 1, "float32", 1)
+    assert (row["unequal"], row["same"]) == ("", row["tokens"])

@@ -155,17 +155,23 @@ class Findings:
         exact = f"unequal are {_values(unequal)}" if len(unequal) else "item, prompt, text, score and reward are equal"
         tokens, same = int(rows["tokens"].sum()), int(rows["same"].sum())
         moved = rows[rows["advantage"] != 0]
-        loss, norm = (
-            (moved[f"{name}_here"] / moved[f"{name}_recorded"] - 1).abs().max() for name in ("loss", "grad_norm")
+        loss = (moved["loss_here"] - moved["loss_recorded"]).abs().max()
+        norm = (moved["grad_norm_here"] / moved["grad_norm_recorded"] - 1).abs().max()
+        missed = (
+            ""
+            if same == tokens
+            else (
+                "; for the others the random number misses the recorded token by "
+                f"{rows['largest_shift'].max():.3f} of cumulative probability at most"
+            )
         )
         runs = rows.drop_duplicates(list(Run._fields))
         names = [str(Run(*run)) for run in runs[list(Run._fields)].to_numpy().tolist()]
         return (
             f"The first {len(rows) // len(runs)} rounds of {listed(names)}, recorded on "
             f"{_values(rows['recorded_on'])}, on {_values(rows['device'])} in {_values(rows['precision'])}: {exact}. "
-            f"With the same random numbers {same} of {tokens} tokens are drawn alike; for the others the random number "
-            f"misses the recorded token by {rows['largest_shift'].max():.3f} of cumulative probability at most. "
-            f"Losses differ by {100 * loss:.1f} % at most, gradients' norms by {100 * norm:.1f} %. "
+            f"With the same random numbers {same} of {tokens} tokens are drawn alike{missed}. "
+            f"Losses differ by {loss:.3f} at most, gradients' norms by {100 * norm:.1f} %. "
             "Log-probabilities of the same tokens, computed twice on one machine, differ by up to "
             f"{rows['logprob_gap_recorded'].max():.2f} there and {rows['logprob_gap_here'].max():.0e} here."
         )
