@@ -86,6 +86,32 @@ def test_a_token_is_placed_and_attended_to(heads: int, shared: int, size: int) -
     close(operations.attend(placed, keys, values, mask, 0.3), expected[:, 0])
 
 
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 20), (torch.bfloat16, 64)])
+def test_only_what_lies_within_a_rows_bounds_is_attended_to(dtype: torch.dtype, size: int) -> None:
+    """Blocks are of 128 columns here: bounds lie inside of blocks, on their edges, in one block, in the last one."""
+    spans = [(0, 300), (0, 1), (128, 256), (130, 299), (127, 129), (40, 50), (290, 300), (0, 0)]
+    bounds = torch.tensor(spans, dtype=torch.int32, device=DEVICE)
+    rows, shared, columns = len(spans), 2, 300
+    query = some(rows, 3 * shared, size).to(dtype)
+    keys, values = some(2, rows, shared, columns, size).to(dtype)
+    column = torch.arange(columns, device=DEVICE)
+    within = (column >= bounds[:, :1]) & (column < bounds[:, 1:])
+    # Bounds may be wider than what is seen.
+    visible = within & ((some(rows, columns) > 0) | (column == bounds[:, 1:] - 1))
+    mask = torch.zeros(rows, 1, 1, columns, dtype=dtype, device=DEVICE)
+    mask.masked_fill_(~visible[:, None, None], -torch.inf)
+    expected = operations.attend(query, keys, values, mask, 0.3)
+    attended = operations.attend(query, keys, values, mask, 0.3, bounds)
+    assert torch.equal(attended[:-1], expected[:-1])
+    assert not attended[-1].any(), "a row that has ended is given zeros"
+    assert attended.isfinite().all()
+    # What a row's blocks do not hold is not read.
+    outside = (column < bounds[:, :1] // 128 * 128) | (column >= bounds[:, 1:])
+    for part in (keys, values):
+        part.masked_fill_(outside[:, None, :, None], torch.nan)
+    assert torch.equal(operations.attend(query, keys, values, mask, 0.3, bounds), attended)
+
+
 def test_each_slots_own_part_is_added() -> None:
     y, inner, b = some(3, 320)[:, 20:], some(3, 5 * 6), some(3, 6, 300)
     own = torch.diag(torch.tensor([1.0, 0.0, torch.nan])).to(DEVICE)

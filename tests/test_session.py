@@ -169,6 +169,29 @@ def passes(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int,
     return seen
 
 
+def test_a_decode_step_knows_between_which_columns_each_row_attends(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make_policy(4)
+    session = policy.open_session(4, 40)
+    forward, seen = session._forward, 0
+
+    def forwarding(tokens: Tensor, queries: Tensor, keys: Tensor, visible: Tensor, *rest: Any) -> Tensor:
+        nonlocal seen
+        if tokens.shape[1] == 1:
+            seen += 1
+            assert session.cache.bounds is session.bounds
+            for row, (first, end) in enumerate(session.bounds.tolist()):
+                columns = visible[row, 0].nonzero().squeeze(1).tolist()
+                assert (first, end) == ((columns[0], columns[-1] + 1) if session.running[row] else (0, 0))
+        return forward(tokens, queries, keys, visible, *rest)
+
+    monkeypatch.setattr(session, "_forward", forwarding)
+    # The last row is a dummy; in the second turn a row begins that was one in the first.
+    for contexts in ([(5, 6, 7), (), (8,), ()], [(9,), (9, 9, 9), (9, 9), ()]):
+        draws = [np.random.default_rng(row).random(limit) for row, limit in enumerate((6, 3, 2, 6))]
+        policy.sample(session, range(4), contexts, 5, draws, 6)
+    assert seen == 10
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_long_contexts_are_fed_in_passes_that_give_what_one_gives(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = make_policy(2, family=family)

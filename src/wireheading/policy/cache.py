@@ -15,6 +15,7 @@ class KeyValueCache:
         rows: The rows that new keys and values belong to.
         at: The columns that new keys and values take: a slice, or one column's number as a tensor `[1]`.
         stop: One past the last column that new queries may attend to.
+        bounds: The first column that each row of a decode step attends to and one past the last, `[rows, 2]`.
     """
 
     def __init__(self, rows: int, columns: int):
@@ -23,6 +24,7 @@ class KeyValueCache:
         self._most = rows
         self.at: slice | Tensor = slice(0, 0)
         self.stop = 0
+        self.bounds: Tensor | None = None
         self._layers: list[tuple[Tensor, Tensor]] = []
 
     def update(

@@ -126,7 +126,7 @@ def _fuse_decoding(layer: Any) -> None:
         cos, sin = position_embeddings
         keys, values = past_key_values.layer(layer.layer_idx)
         query = operations.place(q, k, v, cos, sin, keys, values, past_key_values.at)
-        attended = operations.attend(query, keys, values, attention_mask, layer.scaling)
+        attended = operations.attend(query, keys, values, attention_mask, layer.scaling, past_key_values.bounds)
         return layer.o_proj(attended.view(len(query), 1, -1)), None
 
     layer.forward = attend

@@ -146,7 +146,9 @@ def _place(
     tl.store(target + half, second * cosine + first * sine, inside)
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, out: Tensor, scale: float) -> None:
+def attend(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, out: Tensor, scale: float, bounds: Tensor | None
+) -> None:
     """Attention of one query a row and head to a cache.
 
     Args:
@@ -156,6 +158,8 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, out: Tenso
         mask: What is added to the scores, `[rows, columns]` contiguous.
         out: Is given the result, in the shape of the query.
         scale: Factor of the scores.
+        bounds: The first column that a row attends to and one past the last, `[rows, 2]`; None for all columns. A row
+            without any is given zeros.
     """
     rows, heads, size = query.shape
     shared, columns = keys.shape[1:3]
@@ -164,14 +168,14 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, out: Tenso
     # What is read together fits into the memory of a multiprocessor twice, be it a small one.
     block = max(16, 2**14 // (width * keys.element_size()))
     _attend[(rows, shared)](
-        query, keys, values, mask, out, scale, group, size, COLUMNS=columns,
+        query, keys, values, mask, out, scale, bounds, group, size, COLUMNS=columns,
         GROUP=max(16, triton.next_power_of_2(group)), SIZE=width, BLOCK=block, num_stages=2,
     )  # fmt: skip
 
 
 @triton.jit
 def _attend(
-    query, keys, values, mask, out, scale, group, size, COLUMNS: tl.constexpr,
+    query, keys, values, mask, out, scale, bounds, group, size, COLUMNS: tl.constexpr,
     GROUP: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -183,9 +187,13 @@ def _attend(
     most = tl.full([GROUP], float("-inf"), tl.float32)
     total = tl.zeros([GROUP], tl.float32)
     sums = tl.zeros([GROUP, SIZE], tl.float32)
-    for start in range(0, COLUMNS, BLOCK):
+    first, end = 0, COLUMNS
+    if bounds is not None:
+        # What is summed together does not depend on where a row begins, so leaving out masked blocks changes no bit.
+        first, end = tl.load(bounds + 2 * row) // BLOCK * BLOCK, tl.load(bounds + 2 * row + 1)
+    for start in range(first, end, BLOCK):
         column = start + tl.arange(0, BLOCK)
-        there = column < COLUMNS
+        there = column < end
         offsets = (heads * COLUMNS + column)[:, None] * size + entry[None, :]
         known = there[:, None] & (entry < size)[None, :]
         k, v = tl.load(keys + offsets, known, 0.0), tl.load(values + offsets, known, 0.0)
@@ -199,7 +207,8 @@ def _attend(
         total = total * faded + tl.sum(weights, 1)
         sums = sums * faded[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
         most = higher
-    tl.store(out + places, sums / total[:, None], asked)
+    # A masked column is multiplied by zero in the next layer, so even a row that attends to nothing must stay finite.
+    tl.store(out + places, sums / tl.where(total == 0, 1.0, total)[:, None], asked)
 
 
 def add_own(y: Tensor, inner: Tensor, own: Tensor, b: Tensor) -> None:

@@ -56,7 +56,9 @@ def place(
     return query
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
+def attend(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float, bounds: Tensor | None = None
+) -> Tensor:
     """Attention of one query a row and head, `[rows, heads, size]`, to a cache `[rows, key heads, columns, size]`.
 
     Args:
@@ -65,9 +67,11 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: flo
         values: Its values.
         mask: What is added to the scores, `[rows, 1, 1, columns]`.
         scale: Factor of the scores.
+        bounds: The first column that a row attends to and one past the last, `[rows, 2]`; None for all columns. A row
+            without any is given zeros.
     """
     out = torch.empty_like(query)
-    _launch("attend", query, keys, values, mask.contiguous(), out, scale)
+    _launch("attend", query, keys, values, mask.contiguous(), out, scale, bounds)
     return out
 
 

@@ -89,9 +89,11 @@ class Session:
         self.filled = torch.zeros((rows, columns), dtype=torch.bool, device=device)
         self.logprobs = torch.zeros((rows, columns), dtype=torch.float64, device=device)
         # The state of decoding: the column of the last token, the columns that a row may attend to once they are
-        # decoded, each column's position and random value, and each row's length, limit and state of allowed tokens.
+        # decoded, the first of them and one past the last that is (both 0 in a row that has ended), each column's
+        # position and random value, and each row's length, limit and state of allowed tokens.
         self.at = torch.zeros(1, dtype=torch.int64, device=device)
         self.attended = torch.zeros((rows, columns), dtype=torch.bool, device=device)
+        self.cache.bounds = self.bounds = torch.zeros((rows, 2), dtype=torch.int32, device=device)
         self.positions = torch.zeros((rows, columns), dtype=torch.int64, device=device)
         self.uniform = torch.zeros((rows, columns), dtype=torch.float64, device=device)
         self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -178,6 +180,8 @@ class Session:
         # While a row is running, all its columns from the first on are filled; later, what it attends to is irrelevant.
         self.attended.copy_(self.filled)
         self.attended[:, first:] = True
+        self.bounds[:, 0] = self.attended.byte().argmax(dim=1)
+        self.bounds[:, 1] = first
         self.positions.copy_(positions_of(self.attended))
         self.running.copy_(self.present)
         self.stopped.zero_()
@@ -238,6 +242,9 @@ class Session:
         """
         visible = self.attended[:, :stop] & (self.columns[:stop] <= self.at)
         self.cache.rows, self.cache.at, self.cache.stop = slice(None), self.at, stop
+        # A row that has ended does not run again.
+        self.bounds[:, 1].add_(1)
+        self.bounds.mul_(self.running[:, None])
         logits = self._forward(
             self.tokens.index_select(1, self.at),
             self.positions.index_select(1, self.at),
