@@ -56,6 +56,7 @@ def test_rotation_and_its_gradient(heads: int, size: int, rows: int) -> None:
     plain = x * cos[:, None] + half_rotated(x) * sin[:, None]
     fused = operations.rotate(x, cos, sin)
     close(fused, plain)
+    assert fused.is_contiguous(), "attention would copy the queries"
     given = some(2, heads, 7, size)
     (expected,) = torch.autograd.grad(plain, x, given)
     close(torch.autograd.grad(fused, x, given)[0], expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +13,14 @@ from families import PLAIN, family_generation, family_tokenizer
 from policies import FAMILIES, allowed_logprobs, make_policy, stir
 from torch import Tensor
 from toys import toy_model
+from transformers import PretrainedConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from wireheading.policy.allowed import AllowedTokens
+from wireheading.policy.attention import attention
 from wireheading.policy.chat import Chat
+from wireheading.policy.masks import causal, group_of, model_mask, positions_of
 from wireheading.policy.sampling import draw
 from wireheading.policy.scoring import text_probabilities
 from wireheading.policy.session import Session
@@ -80,13 +86,81 @@ def test_sampling_ends_at_stop_tokens_and_at_the_limit() -> None:
     assert [(len(completion.tokens), completion.stopped) for completion in completions] == [(20, False), (3, False)]
 
 
-def test_plain_attention_is_what_transformers_computes() -> None:
-    model = toy_model("gemma2")
-    tokens = torch.randint(4, 200, (2, 30), generator=torch.Generator().manual_seed(0))
-    ours = model(tokens, use_cache=False).logits
+@pytest.mark.parametrize("theirs", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", ["llama", "mistral-window", "qwen3", "own keys"])
+def test_heads_that_share_keys_attend_as_in_transformers(family: str, theirs: str) -> None:
+    """Six heads on two, or on six, with a mask with holes, and their gradients."""
+    generator = torch.Generator().manual_seed(0)
+    model: Any = toy_model("llama" if family == "own keys" else family)
+    shared, rows, columns, size = 6 if family == "own keys" else 2, 3, 21, 8
+    config = copy.deepcopy(model.config)
+    config.num_attention_heads, config.num_key_value_heads = 6, shared
+    filled = torch.rand(rows, columns, generator=generator) > 0.3
+    positions = positions_of(filled)
+    module = model.model.layers[0].self_attn
+    module.num_key_value_groups = 6 // shared
+    for first in (0, columns - 4, columns - 1):
+        visible, asking = causal(filled, first, columns), positions[:, first:]
+        mask = model_mask(config, torch.float64, visible, asking, positions)
+        mask = mask["full_attention"] if isinstance(mask, dict) else mask
+        if family == "mistral-window":
+            visible = visible & (asking[:, :, None] - positions[:, None] < 9)
+        queries = columns - first
+        assert mask.shape == (rows, 1, queries * (6 // shared if queries > 1 else 1), columns)
+        query, key, value = (
+            torch.randn(rows, heads, many, size, dtype=torch.float64, generator=generator).requires_grad_()
+            for heads, many in ((6, queries), (shared, columns), (shared, columns))
+        )
+        plain = torch.zeros(visible.shape, dtype=torch.float64).masked_fill(~visible, -torch.inf)[:, None]
+        usual: Any = eager_attention_forward if theirs == "eager" else sdpa_attention_forward
+        expected, _ = usual(module, query, key, value, plain, scaling=0.3, dropout=0.0)
+        given = torch.randn(expected.shape, dtype=torch.float64, generator=generator)
+        gradients = torch.autograd.grad(expected, (query, key, value), given)
+        # Capped far above all scores, they are what they were.
+        for cap, tolerance in ((None, 1e-12), (1e6, 1e-7)):
+            attended, _ = attention(module, query, key, value, mask, 0.3, cap)
+            # Theirs computes the softmax in float32.
+            tolerance = max(tolerance, 1e-6 if theirs == "eager" else 0)
+            assert torch.allclose(attended, expected, rtol=0, atol=tolerance)
+            ours = torch.autograd.grad(attended, (query, key, value), given)
+            for one, other in zip(ours, gradients, strict=True):
+                assert torch.allclose(one, other, rtol=0, atol=tolerance * 10)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_with_exact_attention_is_that_of_transformers(family: str) -> None:
+    """With masks of its own and of ours, for rows with holes, and with the gradient of what is fed."""
+    model = toy_model(family)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(4, 200, (3, 30), generator=generator)
+    filled = torch.rand(3, 30, generator=generator) > 0.2
+    filled[:, -1] = True
+    positions = positions_of(filled)
+    fed = model.get_input_embeddings()(tokens).detach().requires_grad_()
+    masked = model_mask(model.config, torch.float64, causal(filled, 0, 30), positions, positions)
+    ours = model(inputs_embeds=fed, position_ids=positions, attention_mask=masked, use_cache=False).logits[:, -1]
+    (gradient,) = torch.autograd.grad(ours.square().sum(), fed)
+    unmasked = model(tokens, use_cache=False).logits
     model.set_attn_implementation("eager")
-    # Their softmax is in float32, hence the tolerance.
-    assert torch.allclose(ours, model(tokens, use_cache=False).logits, rtol=0, atol=1e-5)
+    assert torch.allclose(unmasked, model(tokens, use_cache=False).logits, rtol=0, atol=1e-5)
+    for row, kept in enumerate(filled):
+        own = fed[row : row + 1, kept].detach().requires_grad_()
+        theirs = model(inputs_embeds=own, use_cache=False).logits[0, -1]
+        # Their softmax is in float32, hence the tolerances.
+        assert torch.allclose(ours[row], theirs, rtol=0, atol=1e-5)
+        (expected,) = torch.autograd.grad(theirs.square().sum(), own)
+        assert torch.allclose(gradient[row, kept], expected[0], rtol=1e-4, atol=1e-4)
+        assert not gradient[row, ~kept].any()
+
+
+def test_groups_of_heads_are_read_from_a_config() -> None:
+    config: Any = PretrainedConfig()
+    config.num_attention_heads = 6
+    assert group_of(config) == 1
+    config.num_key_value_heads = None
+    assert group_of(config) == 1
+    config.num_key_value_heads = 2
+    assert group_of(config) == 3
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,4 +1,4 @@
-"""Attention in the model's own precision, with capped scores where wanted, and without copies of the cache."""
+"""Attention in the model's own precision, with capped scores where wanted, and without copies of keys and values."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
 from wireheading.policy import operations
+from wireheading.policy.masks import group_of
 
 _NAME = "exact"
 
@@ -36,20 +36,25 @@ def attention(
 ) -> tuple[Tensor, None]:
     """Chooses between PyTorch's fused attention and the plain products.
 
-    The fused one cannot cap scores, and wants every query head to have keys of its own: while decoding, copying the
-    whole cache for that would take longer than attending to it. A GPU decodes with a kernel for that. Arguments and
-    result are those of `plain_attention`.
+    The fused one cannot cap scores, and wants every query head to have keys of its own, so query heads that share keys
+    become more queries of one head. For a single query the plain products are faster, and a GPU has a kernel of its
+    own. Arguments and result are those of `plain_attention`.
     """
-    if softcap is None and query.shape[2] == 1 and operations.applies(query):
-        rows, heads, _, size = query.shape
+    rows, heads, queries, size = query.shape
+    shared = key.shape[1]
+    if softcap is None and queries == 1 and operations.applies(query):
         output = operations.attend(query.reshape(rows, heads, size), key, value, attention_mask, scaling)
         return output.view(rows, 1, heads, size), None
-    if softcap is None and (query.shape[2] > 1 or query.shape[1] == key.shape[1]):
-        output, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
-        )
-        return output, None
-    return plain_attention(module, query, key, value, attention_mask, scaling, softcap, dropout)
+    if softcap is not None or (queries == 1 and heads > shared):
+        return plain_attention(module, query, key, value, attention_mask, scaling, softcap, dropout)
+    if heads > shared and torch.is_grad_enabled():
+        # They are a part of a joint projection, all of which would be kept for the backward pass.
+        value = value.contiguous()
+    output = nn.functional.scaled_dot_product_attention(
+        query.reshape(rows, shared, -1, size), key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
+    )
+    output = output.unflatten(2, (-1, queries)).permute(0, 3, 1, 2, 4)
+    return output.reshape(rows, queries, heads, size), None
 
 
 def plain_attention(
@@ -69,7 +74,8 @@ def plain_attention(
         query: `[rows, heads, queries, size]`.
         key: `[rows, key heads, keys, size]`.
         value: The same shape as the keys.
-        attention_mask: What is added to the scores, `[rows, 1, queries, keys]`.
+        attention_mask: What is added to the scores, `[rows, 1, group * queries, keys]` for groups of query heads that
+            share a key head, or `[rows, 1, 1, keys]`.
         scaling: Factor of the scores.
         softcap: Bound of the scores; None for none.
         dropout: Must be zero: the sampled and the trained policy are one function.
@@ -84,7 +90,7 @@ def plain_attention(
     grouped = query.reshape(rows * shared, -1, size)
     keys, values = key.reshape(rows * shared, -1, size), value.reshape(rows * shared, -1, size)
     scores = torch.baddbmm(query.new_empty(1), grouped, keys.transpose(1, 2), beta=0, alpha=scaling)
-    scores = scores.view(rows, heads, queries, -1)
+    scores = scores.view(rows, shared, -1, scores.shape[-1])
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     weights = torch.softmax(scores + attention_mask, dim=-1)
@@ -92,5 +98,11 @@ def plain_attention(
     return output.view(rows, heads, queries, size).transpose(1, 2).contiguous(), None
 
 
+def _mask(config: PretrainedConfig, q_length: int, **others: Any) -> Tensor:
+    """The mask of a pass that was given none, folded as `model_mask` does."""
+    mask: Tensor = eager_mask(config=config, q_length=q_length, **others)
+    return mask.repeat(1, 1, group_of(config), 1) if q_length > 1 else mask
+
+
 AttentionInterface.register(_NAME, attention)
-AttentionMaskInterface.register(_NAME, eager_mask)
+AttentionMaskInterface.register(_NAME, _mask)

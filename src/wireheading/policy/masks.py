@@ -36,9 +36,10 @@ def causal(filled: Tensor, start: int, stop: int) -> Tensor:
 
 
 def model_mask(config: PretrainedConfig, dtype: torch.dtype, visible: Tensor, queries: Tensor, keys: Tensor) -> Mask:
-    """An additive mask of attention scores, `[rows, 1, queries, keys]`, or one for each kind of layer.
+    """An additive mask of attention scores, `[rows, 1, group * queries, keys]`, or one for each kind of layer.
 
-    Given a boolean mask, every layer would convert it again.
+    Given a boolean mask, every layer would convert it again, and given one of `queries`, repeat it for the group of
+    query heads that share a key head. A single query's mask is not repeated: `[rows, 1, 1, keys]`.
 
     Args:
         config: The model's config, which says whether layers have a sliding window.
@@ -47,17 +48,27 @@ def model_mask(config: PretrainedConfig, dtype: torch.dtype, visible: Tensor, qu
         queries: Positions of the queries' tokens, `[rows, queries]`.
         keys: Positions of the keys' tokens, `[rows, keys]`.
     """
+    group = group_of(config) if visible.shape[1] > 1 else 1
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     if window is None:
-        full = _additive(visible, dtype)
+        full = _additive(visible, dtype, group)
         return full if kinds is None else dict.fromkeys(set(kinds), full)
     near: Tensor = queries[:, :, None] - keys[:, None, :] < window
-    sliding = _additive(visible & near, dtype)
+    sliding = _additive(visible & near, dtype, group)
     if kinds is None:
         return sliding
-    return {"full_attention": _additive(visible, dtype), "sliding_attention": sliding}
+    return {"full_attention": _additive(visible, dtype, group), "sliding_attention": sliding}
 
 
-def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -torch.inf)[:, None]
+def group_of(config: PretrainedConfig) -> int:
+    """How many query heads share a key head."""
+    heads: int = config.num_attention_heads
+    return heads // (getattr(config, "num_key_value_heads", None) or heads)
+
+
+def _additive(visible: Tensor, dtype: torch.dtype, group: int) -> Tensor:
+    rows, queries, keys = visible.shape
+    # A GPU's fused attention would copy the mask in every layer if its rows did not begin at multiples of 8 numbers.
+    room = torch.zeros(rows, group, queries, -(-keys // 8) * 8, dtype=dtype, device=visible.device)
+    return room[..., :keys].masked_fill_(~visible[:, None], -torch.inf).flatten(1, 2)[:, None]

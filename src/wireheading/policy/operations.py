@@ -114,19 +114,20 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         context.save_for_backward(cos, sin)
-        return _rotated(x, cos, sin, 1)
+        # Head after head, so that attention can take several heads' queries for those of one without a copy.
+        return _rotated(x, cos, sin, x.new_empty(x.shape), 1)
 
     @staticmethod
     def backward(context: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = context.saved_tensors
-        return _rotated(grads[0], cos, sin, -1), None, None
+        rows, heads, columns, size = grads[0].shape
+        # Heads side by side, as the projection before has them.
+        out = grads[0].new_empty(rows, columns, heads, size).transpose(1, 2)
+        return _rotated(grads[0], cos, sin, out, -1), None, None
 
 
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
-    rows, heads, columns, size = x.shape
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor, sign: int) -> Tensor:
     x = x if x.stride(-1) == 1 else x.contiguous()
-    # Heads side by side, as the projection before and the attention after have them.
-    out = x.new_empty(rows, columns, heads, size).transpose(1, 2)
     _launch("rotate", x, cos, sin, out, sign)
     return out
 
