@@ -170,3 +170,24 @@ def test_a_policy_is_the_same_function_with_kernels(family: str, monkeypatch: py
             assert one.loss == pytest.approx(other.loss, abs=1e-4)
             assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-3)
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_single_column_is_fed_behind_others(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the rest of a prefill in several passes, for example, in a cache with more columns behind it."""
+    if DEVICE != "cpu":
+        pytest.skip("kernels on a CPU's tensors need Triton's interpreter")
+    monkeypatch.setattr(operations, "applies", lambda _: True)
+    policy = make_policy(2, family=family, dtype=torch.float32)
+    stir(policy)
+    contexts = [tuple(range(4, 13)), tuple(range(20, 26))]
+
+    def logits(parts: int) -> Tensor:
+        policy.adapters.select(range(2))
+        session = policy.new_session(2, 16)
+        session.parameters = int(2e13) if parts > 1 else 1
+        session.prefill(contexts, 9)
+        assert session.logits is not None
+        return session.logits
+
+    close(logits(2), logits(1))

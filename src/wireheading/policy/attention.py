@@ -43,6 +43,8 @@ def attention(
     rows, heads, queries, size = query.shape
     shared = key.shape[1]
     if softcap is None and queries == 1 and operations.applies(query):
+        # Behind the columns that are fed the cache may have more, and the kernel takes rows to be next to each other.
+        key, value = key.contiguous(), value.contiguous()
         output = operations.attend(query.reshape(rows, heads, size), key, value, attention_mask, scaling)
         return output.view(rows, 1, heads, size), None
     if softcap is not None or (queries == 1 and heads > shared):
