@@ -44,8 +44,7 @@ def test_what_is_chosen_is_sampled_scored_and_updated_under_one_mask(family: str
         contexts = [tuple(rng.integers(4, 200, size).tolist()) for size in (8, 3, 5)]
         session = policy.open_session(3, 24)
         policy.select(range(3), adapted=True)
-        session.prefill(contexts, 8)
-        scores = text_probabilities(session, TEXTS, 0.8, start)
+        scores = text_probabilities(session, contexts, 8, TEXTS, 0.8, start)
         assert torch.allclose(scores.sum(dim=1), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-9)
         # One row of three is sampled freely.
         completions = session.decode([rng.random(5) for _ in range(3)], 5, 0.8, [start, 0, start])

@@ -61,8 +61,8 @@ def test_fixed_answers_get_the_grade_that_they_get_in_a_conversation_of_their_ow
             for slot, row in ((None, base[index]), (0, rows[0][index]), (1, rows[1][index])):
                 policy.select(range(slot or 0, (slot or 0) + 1), adapted=slot is not None)
                 session.restart()
-                session.prefill([(*before, *grading)], config.prompt_tokens + 5 + 24)
-                weights = text_probabilities(session, [*grades], 1.0)[0].numpy()
+                width = config.prompt_tokens + 5 + 24
+                weights = text_probabilities(session, [(*before, *grading)], width, [*grades], 1.0)[0].numpy()
                 assert row[f"fixed_{name}_grade"] == pytest.approx(
                     weights @ [*grades.values()] / weights.sum(), abs=1e-9
                 )

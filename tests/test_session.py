@@ -172,12 +172,19 @@ def test_scores_of_texts_are_products_of_their_tokens_probabilities(family: str)
     policy.adapters.select(range(2))
     session = policy.open_session(2, 16)
     session.prefill(contexts, 6)
-    mark = session.mark()
-    scores = text_probabilities(session, texts, 0.8)
-    assert torch.equal(text_probabilities(session, texts, 0.8), scores), "scoring moves nothing"
     greedy = session.decode(None, 4, 0.8)
+    session.restart()
+    scores = text_probabilities(session, contexts, 6, texts, 0.8)
+    mark = session.mark()
+    for one, other in zip(session.decode(None, 4, 0.8), greedy, strict=True):
+        assert one.tokens == other.tokens, "scoring leaves nothing"
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-9)
+    # A context is followed by others, as after a prefill.
     session.rewind(mark)
-    assert session.decode(None, 4, 0.8) == greedy
+    again = text_probabilities(session, [(13,), (14, 15)], 2, texts, 0.8)
+    session.restart()
+    longer = [(*context, *more) for context, more in zip(contexts, [(13,), (14, 15)], strict=True)]
+    assert torch.allclose(again, text_probabilities(session, longer, 8, texts, 0.8), rtol=1e-9, atol=0)
     for slot, context in enumerate(contexts):
         policy.adapters.select(range(slot, slot + 1))
         for text, score in zip(texts, scores[slot].tolist(), strict=True):
@@ -216,9 +223,8 @@ def test_a_soft_grade_counts_every_way_of_writing_a_grade(task: str, text: str, 
     policy.model.forward = certain
     policy.select(range(1), adapted=True)
     session = policy.open_session(1, 64)
-    session.prefill([(5,)], 1)
     texts = {policy.chat.tokens(way): value for value, ways in TASKS[task].GRADES.items() for way in ways}
-    probabilities = text_probabilities(session, [*texts], 0.8)[0].tolist()
+    probabilities = text_probabilities(session, [(5,)], 1, [*texts], 0.8)[0].tolist()
     soft = sum(probability * value for probability, value in zip(probabilities, texts.values(), strict=True))
     assert sum(probabilities) == pytest.approx(1.0)
     assert soft == pytest.approx(grade)
@@ -331,8 +337,8 @@ def test_texts_are_scored_the_same_a_few_rows_at_a_time(monkeypatch: pytest.Monk
     stir(policy)
     policy.select(range(3), adapted=True)
     session = policy.open_session(3, 16)
-    session.prefill([(5, 6, 7), (8,), (9, 10)], 6)
-    texts = [(20,), (20, 21), (30, 31)]
-    whole = text_probabilities(session, texts, 0.8)
+    contexts, texts = [(5, 6, 7), (8,), (9, 10)], [(20,), (20, 21), (30, 31)]
+    whole = text_probabilities(session, contexts, 6, texts, 0.8)
+    session.restart()
     monkeypatch.setattr("wireheading.policy.scoring.LOGITS", 1)
-    assert torch.equal(text_probabilities(session, texts, 0.8), whole)
+    assert torch.equal(text_probabilities(session, contexts, 6, texts, 0.8), whole)

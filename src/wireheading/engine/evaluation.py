@@ -148,14 +148,12 @@ def _evaluate_batch(
     def draws(limit: int, purpose: str) -> list[np.ndarray]:
         return [uniforms(limit, "heldout", study.data_seed, item["id"], purpose) for item in items] * len(slots)
 
-    def soft_grades() -> SoftGrades:
-        return mean_grades(
-            text_probabilities(session, [*grades], study.temperature, start), np.array([*grades.values()])
-        )
+    def soft_grades(contexts: Sequence[Tokens], width: int) -> SoftGrades:
+        probabilities = text_probabilities(session, contexts, width, [*grades], study.temperature, start)
+        return mean_grades(probabilities, np.array([*grades.values()]))
 
     def judge(contexts: Sequence[Tokens], width: int) -> tuple[list[Completion], SoftGrades]:
-        session.prefill(contexts, width)
-        soft = soft_grades()
+        soft = soft_grades(contexts, width)
         sampled = session.decode(draws(widths.grade, "grade"), widths.grade, study.temperature, [start] * len(each))
         return sampled, soft
 
@@ -181,8 +179,7 @@ def _evaluate_batch(
             session.restart()
         else:
             session.rewind(mark)
-        session.prefill([*contexts] * len(slots), width)
-        fixed_soft[name] = soft_grades()
+        fixed_soft[name] = soft_grades([*contexts] * len(slots), width)
     if base:
         fixed_soft["base"] = own_soft
         base_grades, base_soft = own_grades, own_soft

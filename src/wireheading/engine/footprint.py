@@ -204,11 +204,13 @@ def _prefill(
     widths: Sequence[tuple[int, int]],
     grades: Sequence[Sequence[int]] = (),
 ) -> None:
-    """Prefills contexts, each of a width from a column on, decodes a token after each, and scores grades."""
+    """Prefills contexts, each of a width from a column on, scores grades as what follows, and decodes a token."""
     policy.select(slots, adapted=True)
     for column, width in widths:
         session.column = column
-        session.prefill([()] * len(session.tokens), width)
-        session.graphs.run(("decode",), partial(session.step, session.cache.columns, False, policy.temperature))
+        nothing = [()] * len(session.tokens)
         if grades:
-            text_probabilities(session, grades, policy.temperature)
+            text_probabilities(session, nothing, width, grades, policy.temperature)
+        else:
+            session.prefill(nothing, width)
+        session.graphs.run(("decode",), partial(session.step, session.cache.columns, False, policy.temperature))

@@ -101,8 +101,9 @@ def grade_fixed(
         soft = {}
         for name, each in contexts.items():
             session.restart()
-            session.prefill([each[place] for place in places] * len(slots), width)
-            soft[name] = mean_grades(text_probabilities(session, [*texts], study.temperature, start), values)
+            said = [each[place] for place in places] * len(slots)
+            probabilities = text_probabilities(session, said, width, [*texts], study.temperature, start)
+            soft[name] = mean_grades(probabilities, values)
         for slot, grades in enumerate(found):
             for index, place in enumerate(dict.fromkeys(places)):
                 own = slot * len(places) + index

@@ -64,7 +64,7 @@ class Graphs:
         """How many columns a step attends to: all of them if it is recorded, since its shapes are fixed."""
         return most if self.recorded else needed
 
-    def run(self, key: tuple[Hashable, ...], step: Callable[[], None], work: float = 0.0) -> None:
+    def run(self, key: tuple[Hashable, ...], step: Callable[[], object], work: float = 0.0) -> None:
         """Does a step.
 
         Args:
@@ -87,7 +87,7 @@ class Graphs:
         replay()
 
 
-def record(step: Callable[[], None]) -> Callable[[], None]:
+def record(step: Callable[[], object]) -> Callable[[], None]:
     """Records a step without doing it, and returns what does it.
 
     All graphs share one pool of memory: no two are replayed at once, and what one leaves lies in tensors outside.
@@ -114,7 +114,7 @@ def _keeper() -> torch.cuda.CUDAGraph:
     return graph
 
 
-def once_written(step: Callable[[], None]) -> None:
+def once_written(step: Callable[[], object]) -> None:
     """Does a step that writes every element at most once, so that the order of writes does not matter.
 
     PyTorch would otherwise sort the indices of each indexed copy, which takes longer than the copy.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wireheading.policy.allowed import FREE
-from wireheading.policy.masks import positions_of
+from wireheading.policy.prefixes import prefixes_of
 from wireheading.policy.sampling import wide
 from wireheading.policy.session import Session
 
@@ -18,36 +18,37 @@ LOGITS = 2**26
 
 @torch.no_grad()
 def text_probabilities(
-    session: Session, texts: Sequence[Sequence[int]], temperature: float, start: int = FREE
+    session: Session,
+    contexts: Sequence[Sequence[int]],
+    width: int,
+    texts: Sequence[Sequence[int]],
+    temperature: float,
+    start: int = FREE,
 ) -> Tensor:
-    """Probability of each of some texts as the next completion, stop token included: `[rows, texts]`, float64.
+    """Prefills contexts and gives the probability of each of some texts as the next completion, stop token included.
 
-    Common prefixes are computed once: the tree of all prefixes is fed in one forward pass, in which a token attends to
-    its ancestors alone. The session is left as it was.
+    Common prefixes are computed once. The session is left as if the contexts alone had been prefilled.
 
     Args:
-        session: The session, after a prefill.
+        session: The session.
+        contexts: Each row's new tokens; see `Session.prefill`.
+        width: Columns that they take.
         texts: The tokens of each text, without a stop token.
         temperature: Divides the logits.
         start: The state of allowed tokens in which the texts begin.
-    """
-    assert session.logits is not None
-    assert session.logits_at == session.column, "nothing was prefilled"
-    device, rows, column = session.device, len(session.tokens), session.column
-    nodes = sorted({tuple(text[:end]) for text in texts for end in range(1, len(text) + 1)})
-    index = {node: place for place, node in enumerate(nodes)}
-    ancestors = torch.tensor([[other == node[: len(other)] for other in nodes] for node in nodes], device=device)
-    past = session.filled[:, :column]
-    visible = torch.cat(
-        [past[:, None].expand(rows, len(nodes), column), ancestors.expand(rows, len(nodes), len(nodes))], dim=2
-    )
-    depths = torch.tensor([len(node) - 1 for node in nodes], device=device)
-    queries = past.sum(dim=1, keepdim=True) + depths
-    tokens = torch.tensor([node[-1] for node in nodes], device=device)
-    keys = torch.cat([positions_of(past), queries], dim=1)
-    logits = session.feed(column, tokens.expand(rows, -1), queries, keys, visible, keep=0)
 
-    # A node's token follows its parent's, or the prefilled context.
+    Returns:
+        `[rows, texts]`, float64.
+    """
+    prefixes = prefixes_of(texts, session.device)
+    logits = session.prefill(contexts, width, prefixes=prefixes)
+    assert logits is not None
+    assert session.logits is not None
+    nodes, tokens, depths = prefixes.nodes, prefixes.tokens, prefixes.depths
+    index = {node: place for place, node in enumerate(nodes)}
+    device = session.device
+
+    # A prefix's token follows its parent's, or the prefilled context.
     parents = torch.tensor([index.get(node[:-1], 0) for node in nodes], device=device)
     ends = torch.tensor([index[tuple(text)] for text in texts], device=device)
     blocked = _blocked(session, [start])
@@ -58,7 +59,7 @@ def text_probabilities(
         first = _logprobs(some_first, blocked, temperature)
         after = _logprobs(some_logits, blocked_after, temperature)
         steps = torch.where(depths == 0, first(torch.zeros_like(parents), tokens), after(parents, tokens))
-        paths = torch.where(ancestors[ends], steps[:, None], 0.0).sum(dim=-1)
+        paths = torch.where(prefixes.ancestors[ends], steps[:, None], 0.0).sum(dim=-1)
         probabilities.append((paths + after(ends[:, None], session.stop_tokens).logsumexp(dim=-1)).exp())
     return torch.cat(probabilities)
 

@@ -9,7 +9,7 @@ from itertools import chain
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from wireheading.policy.allowed import FREE, AllowedTokens
@@ -17,6 +17,7 @@ from wireheading.policy.cache import KeyValueCache
 from wireheading.policy.chat import Chat
 from wireheading.policy.graphs import LONGEST, Graphs, Watch, once_written
 from wireheading.policy.masks import causal, model_mask, positions_of
+from wireheading.policy.prefixes import Prefixes
 from wireheading.policy.sampling import draw, wide
 
 MOST_WORK = 4 * LONGEST
@@ -112,7 +113,13 @@ class Session:
         self.column, self.logits_at = 0, -1
 
     @torch.no_grad()
-    def prefill(self, contexts: Sequence[Sequence[int]], width: int, rows: slice = slice(None)) -> None:
+    def prefill(
+        self,
+        contexts: Sequence[Sequence[int]],
+        width: int,
+        rows: slice = slice(None),
+        prefixes: Prefixes | None = None,
+    ) -> Tensor | None:
         """Appends a context to every row, or to some, and feeds it to the model.
 
         Args:
@@ -122,6 +129,10 @@ class Session:
                 of the first `n` rows, of the next `n`, and so on, and are computed once.
             width: Columns that the contexts take, padded on the left.
             rows: The rows whose contexts these are, and whose adapters are selected.
+            prefixes: Of texts that may follow. They are fed behind the contexts, in the same pass, and leave nothing.
+
+        Returns:
+            The logits after each prefix, in the model's type: `[rows, prefixes, vocabulary]`; None without any.
         """
         for context in contexts:
             if len(context) > width:
@@ -137,12 +148,16 @@ class Session:
         self.tokens[rows, first:end] = torch.from_numpy(np.tile(block, (shared, 1)))
         self.filled[rows, first:end] = torch.from_numpy(np.tile(filled, (shared, 1)))
         longest = max(8, int(MOST_WORK / (fed * self.parameters)) // 8 * 8) if shared == 1 else width
+        self.column = self.logits_at = end
         for start in range(first, end, longest):
             stop = min(start + longest, end)
-            work = fed * (stop - start) * self.parameters
             step = partial(self._prefill, slice(own.start, own.stop), fed, start, stop)
+            if prefixes is not None and stop == end:
+                # Done once for each batch of an evaluation, which is too seldom to be recorded.
+                return step(prefixes)
+            work = fed * (stop - start) * self.parameters
             self.graphs.run(("prefill", own, fed, start, stop, self.selection()), step, work)
-        self.column = self.logits_at = end
+        return None
 
     def mark(self) -> int:
         """The column to which `rewind` returns."""
@@ -215,22 +230,36 @@ class Session:
             )
         ]
 
-    def _prefill(self, rows: slice, fed: int, start: int, stop: int) -> None:
+    def _prefill(self, rows: slice, fed: int, start: int, stop: int, prefixes: Prefixes | None = None) -> Tensor:
         """Feeds the contexts in some columns of some rows: of the first `fed`; the others share what comes of them.
 
-        Works on tensors in place, so that it can be recorded.
+        Without prefixes it works on tensors in place, so that it can be recorded.
+
+        Returns:
+            The logits after each prefix.
         """
         self.present[rows] = self.filled[rows, stop - 1]
         filled = self.filled[rows][:fed]
-        positions = positions_of(filled[:, :stop])
-        visible = causal(filled, start, stop)
-        # The last column is given by its index: a GPU would multiply a slice with the vocabulary row by row.
-        last = self.columns[stop - start - 1 : stop - start] if self.graphs.recorded else 1
-        tokens = self.tokens[rows][:fed, start:stop]
-        logits = wide(self.feed(start, tokens, positions[:, start:], positions, visible, last, rows)[:, -1])
+        tokens, positions, visible = (
+            self.tokens[rows][:fed, start:stop],
+            positions_of(filled[:, :stop]),
+            causal(filled, start, stop),
+        )
+        if prefixes is not None:
+            past, more = filled[:, :stop], len(prefixes)
+            tokens = torch.cat([tokens, prefixes.tokens.expand(fed, -1)], dim=1)
+            positions = torch.cat([positions, past.sum(dim=1, keepdim=True) + prefixes.depths], dim=1)
+            after = torch.cat([past[:, None].expand(-1, more, -1), prefixes.ancestors.expand(fed, -1, -1)], dim=2)
+            visible = torch.cat([nn.functional.pad(visible, (0, more)), after], dim=1)
+        kept = tokens.shape[1] - (stop - start - 1)
+        # Columns are given by their indices: a GPU would multiply a slice with the vocabulary row by row.
+        last = self.columns[stop - start - 1 : tokens.shape[1]] if self.graphs.recorded else kept
+        logits = self.feed(start, tokens, positions[:, start:], positions, visible, last, rows)
+        first = wide(logits[:, 0])
         if self.logits is None:
-            self.logits = logits.new_empty(len(self.tokens), logits.shape[-1])
-        self.logits[rows].unflatten(0, (-1, fed)).copy_(logits)
+            self.logits = first.new_empty(len(self.tokens), first.shape[-1])
+        self.logits[rows].unflatten(0, (-1, fed)).copy_(first)
+        return logits[:, 1:]
 
     def step(self, stop: int, greedy: bool, temperature: float) -> None:
         """Feeds every row's last token and draws the next; works on tensors in place, so that it can be recorded.
