@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import time
+import itertools
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,6 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from ways import Clock
 
 from wireheading.engine import evaluation
 from wireheading.engine.evaluation import evaluate, fixed_answers
@@ -53,7 +54,7 @@ def main() -> None:
         policy.adapters.initialise(slot, run.seed)
     for task in study.tasks:
         evaluated = ready(study, task, policy, Items.read(arguments.items / task, task), arguments.count)
-        measure(task, evaluated, device)
+        measure(task, evaluated, Clock(device))
 
 
 def ready(study: Study, task: str, policy: Any, items: Items, count: int) -> Callable[[], list[Any]]:
@@ -66,21 +67,25 @@ def ready(study: Study, task: str, policy: Any, items: Items, count: int) -> Cal
     return lambda: evaluate(study, task, policy, slots, heldout, known, count, lambda: None)
 
 
-def measure(task: str, evaluated: Callable[[], list[Any]], device: torch.device) -> None:
+def measure(task: str, evaluated: Callable[[], list[Any]], clock: Clock) -> None:
     """Prints how long an evaluation takes, in which phases, and in which kernels."""
     evaluated()
-    seconds = min(timed(evaluated, device) for _ in range(2))
-    rows = evaluated()
+    times = [clock.now()]
+    for _ in range(2):
+        rows = evaluated()
+        times.append(clock.now())
     digest = hashlib.sha256(repr(rows).encode()).hexdigest()
+    seconds = min(after - before for before, after in itertools.pairwise(times))
     print(f"{task}: {len(rows)} runs, {len(rows[0])} items: {seconds:.2f} s, digest {digest[:12]}", flush=True)
     spent: dict[str, float] = defaultdict(float)
     with ExitStack() as patches:
         for owner, name in ((Session, "prefill"), (Session, "decode"), (evaluation, "text_probabilities")):
-            patches.enter_context(patch.object(owner, name, clocked(name, getattr(owner, name), spent, device)))
-        whole = timed(evaluated, device)
-    spent["all else"] = whole - sum(spent.values())
+            patches.enter_context(patch.object(owner, name, clocked(name, getattr(owner, name), spent, clock)))
+        started = clock.now()
+        evaluated()
+        spent["all else"] = clock.now() - started - sum(spent.values())
     print("  " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in spent.items()), flush=True)
-    if device.type == "cuda":
+    if clock.device.type == "cuda":
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             evaluated()
         kernels = sorted(profile.key_averages(), key=lambda kernel: -kernel.self_device_time_total)
@@ -89,27 +94,17 @@ def measure(task: str, evaluated: Callable[[], list[Any]], device: torch.device)
             print(f"  {kernel.self_device_time_total / 1e3:8.1f} ms {kernel.count:6d} × {kernel.key[:90]}", flush=True)
 
 
-def clocked(name: str, usual: Callable[..., Any], spent: dict[str, float], device: torch.device) -> Callable[..., Any]:
-    """A function that adds its seconds to those of its phase."""
+def clocked(name: str, usual: Callable[..., Any], spent: dict[str, float], clock: Clock) -> Callable[..., Any]:
+    """A function that adds its seconds to those of its phase, less those of the phases within."""
 
     def function(*arguments: Any, **named: Any) -> Any:
-        found: list[Any] = []
         phase = name if name != "decode" else "decode greedily" if arguments[1] is None else f"decode {arguments[2]}"
-        spent[phase] += timed(lambda: found.append(usual(*arguments, **named)), device)
-        return found[0]
+        started, before = clock.now(), sum(spent.values())
+        result = usual(*arguments, **named)
+        spent[phase] += clock.now() - started - (sum(spent.values()) - before)
+        return result
 
     return function
-
-
-def timed(function: Callable[[], Any], device: torch.device) -> float:
-    """The seconds that a function takes on its device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":
